@@ -1,0 +1,81 @@
+//! What a worker says about a job: pieces of text while it runs, and how it ended.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    account::MicroCredits,
+    failure::Failure,
+    ids::MessageId,
+    message::{MessageStatus, Usage},
+    time::Millis,
+};
+
+/// Which run of a job a frame belongs to. A later run compares greater.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The job's sequence number in its stream.
+    pub seq: u64,
+    /// How often the queue has handed it out, from 1.
+    pub delivery: u32,
+}
+
+/// How a message ended. Stored once; whatever comes later is shown the stored one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// A terminal status.
+    pub status: MessageStatus,
+    /// The whole answer; absent when there is none, or in a frame when it is larger than a frame may be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+    /// The model that answered, as its provider named it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// What it used.
+    #[serde(default)]
+    pub usage: Usage,
+    /// What was charged for it.
+    #[serde(default)]
+    pub credits_charged: MicroCredits,
+    /// Why there is no answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    /// How often the job was begun.
+    #[serde(default)]
+    pub attempts: u32,
+    /// When the run that ended it began; absent when none did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Millis>,
+    /// When it ended.
+    pub completed_at: Millis,
+}
+
+/// One message from a worker to whoever follows a job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Frame {
+    /// Which job.
+    pub id: MessageId,
+    /// Which run of it.
+    pub attempt: Attempt,
+    /// Counts the frames of this run from 0.
+    pub n: u32,
+    /// What is said.
+    pub body: FrameBody,
+}
+
+/// What a [`Frame`] says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum FrameBody {
+    /// A piece of the answer.
+    Delta {
+        /// Its place in the answer of this run, in bytes.
+        at: usize,
+        /// The piece.
+        text: String,
+    },
+    /// The end.
+    Terminal {
+        /// How it ended. A completed outcome without content was too large: read the row.
+        outcome: Outcome,
+    },
+}

@@ -1,0 +1,7 @@
+//! What the gateway and the worker both speak: the domain, the queue and the store.
+
+pub mod domain;
+pub mod env;
+pub mod lifecycle;
+pub mod queue;
+pub mod retry;
