@@ -1,3 +1,16 @@
 //! The only door to NATS: connection, streams, publishing, pulling, replies and signals.
 
+pub mod config;
+pub mod connection;
+pub mod consumer;
+pub mod control;
+pub mod dead;
+pub mod delivery;
+pub mod durability;
+pub mod error;
+pub mod publisher;
+pub mod replies;
+pub mod signals;
+pub mod slots;
+pub mod streams;
 pub mod subjects;

@@ -1,0 +1,56 @@
+//! What can go wrong at the queue.
+
+use std::error::Error as StdError;
+
+/// A failed act on the queue that is not a publish.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    /// NATS cannot be reached, or refuses us.
+    #[error("could not connect to NATS at {url}")]
+    Connect {
+        /// Where we tried, without credentials.
+        url: String,
+        /// Why.
+        #[source]
+        source: async_nats::ConnectError,
+    },
+    /// The server did not answer within our time.
+    #[error("NATS did not answer within {seconds} s while {doing}")]
+    TimedOut {
+        /// What was asked.
+        doing: &'static str,
+        /// How long we waited.
+        seconds: u64,
+    },
+    /// The server or the client refused.
+    #[error("NATS refused while {doing}")]
+    Refused {
+        /// What was asked.
+        doing: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// The server is too old to keep our promises.
+    #[error("nats-server {found} is too old: 2.11 or newer is needed, 2.14 or newer recommended")]
+    TooOld {
+        /// Its version.
+        found: String,
+    },
+    /// A payload that is not ours.
+    #[error("could not read a message of {what}")]
+    Malformed {
+        /// Where it came from.
+        what: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+impl QueueError {
+    /// Wraps what a call of the client returned.
+    pub(crate) fn refused(doing: &'static str) -> impl FnOnce(Box<dyn StdError + Send + Sync>) -> Self {
+        move |source| Self::Refused { doing, source }
+    }
+}

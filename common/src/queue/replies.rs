@@ -1,0 +1,114 @@
+//! Frames on their way back: a worker sends them, the gateway that waits receives them.
+
+use std::time::Duration;
+
+use async_nats::Subscriber;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::{
+    connection::{Connection, REQUEST_TIMEOUT},
+    error::QueueError,
+    subjects,
+};
+use crate::domain::{
+    ids::{GatewayId, MessageId},
+    job::Job,
+    message::MessageStatus,
+    reply::{Frame, FrameBody},
+};
+
+/// A larger answer does not travel in its terminal frame: the gateway reads it from the store. In bytes.
+pub const INLINE_LIMIT: usize = 256 * 1024;
+
+/// Sends frames.
+#[derive(Clone)]
+pub struct ReplySender {
+    connection: Connection,
+}
+
+impl ReplySender {
+    /// A sender on `connection`.
+    pub fn new(connection: Connection) -> Self {
+        Self { connection }
+    }
+
+    /// Sends a piece of the answer to whoever follows the job. Best effort: the terminal frame fills every gap.
+    pub async fn delta(&self, job: &Job, frame: &Frame) {
+        let follower = job.reply_to.filter(|_| job.stream);
+        self.send(subjects::event(follower, job.id), frame).await;
+    }
+
+    /// Sends the end to the gateway that waits, if one does. The end is stored already: a waiter that misses
+    /// this frame finds it there.
+    pub async fn terminal(&self, job: &Job, mut frame: Frame) {
+        let Some(gateway) = job.reply_to else { return };
+        if let FrameBody::Terminal { outcome } = &mut frame.body
+            && outcome.content.as_ref().is_some_and(|content| content.len() > INLINE_LIMIT)
+        {
+            outcome.content = None;
+        }
+        self.send(subjects::reply(gateway, job.id), &frame).await;
+    }
+
+    async fn send(&self, subject: String, frame: &Frame) {
+        let Ok(payload) = serde_json::to_vec(frame) else { return };
+        let sent = timeout(REQUEST_TIMEOUT, self.connection.client.publish(subject, payload.into())).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            tracing::warn!(message.id = %frame.id, "could not send a frame");
+        }
+    }
+}
+
+/// Whether a terminal frame leaves the text to the store.
+pub fn content_is_left_out(frame: &FrameBody) -> bool {
+    matches!(frame, FrameBody::Terminal { outcome }
+        if outcome.status == MessageStatus::Completed && outcome.content.is_none())
+}
+
+/// Receives all frames for one gateway.
+pub struct ReplyReceiver {
+    replies: Subscriber,
+    events: Subscriber,
+}
+
+impl ReplyReceiver {
+    /// Subscribes for `gateway`. Jobs that are published on the same connection afterwards find the
+    /// subscriptions in place: the server handles a connection's lines in order.
+    ///
+    /// # Errors
+    /// When the server does not answer in time.
+    pub async fn subscribe(connection: &Connection, gateway: GatewayId) -> Result<Self, QueueError> {
+        let doing = "subscribing for replies";
+        let subscribe = async {
+            let replies = connection.client.subscribe(subjects::replies_to(gateway)).await?;
+            let events = connection.client.subscribe(subjects::events_to(gateway)).await?;
+            Ok(Self { replies, events })
+        };
+        let limit = Duration::from_secs(10);
+        timeout(limit, subscribe)
+            .await
+            .map_err(|_| QueueError::TimedOut { doing, seconds: limit.as_secs() })?
+            .map_err(QueueError::refused(doing))
+    }
+
+    /// The next frame, still encoded, and the job that it is about. `None` when the connection was closed.
+    pub async fn next(&mut self) -> Option<(MessageId, Bytes)> {
+        loop {
+            let message = tokio::select! {
+                message = self.replies.next() => message?,
+                message = self.events.next() => message?,
+            };
+            if let Some(id) = job_of(&message.subject) {
+                return Some((id, message.payload));
+            }
+        }
+    }
+}
+
+/// The job in the last token of a frame's subject.
+fn job_of(subject: &str) -> Option<MessageId> {
+    Uuid::try_parse(subject.rsplit('.').next()?).ok().map(MessageId)
+}

@@ -1,0 +1,97 @@
+//! Who may use a worker's slots: each lane owns some, the rest goes where there is work.
+
+use crate::domain::job::Lane;
+
+/// One of this many slots belongs to each lane alone.
+const SHARE: usize = 16;
+
+/// The slots of one worker: how many there are and which lane uses how many. Pure bookkeeping.
+#[derive(Debug)]
+pub struct Slots {
+    total: usize,
+    owned: usize,
+    running: [usize; Lane::ALL.len()],
+}
+
+impl Slots {
+    /// `total` free slots. Each lane owns 1/16 of them and at least one, as far as there are enough.
+    pub fn new(total: usize) -> Self {
+        let owned = if total > Lane::ALL.len() { (total / SHARE).max(1) } else { 0 };
+        Self { total, owned, running: [0; Lane::ALL.len()] }
+    }
+
+    /// How many slots that `lane` owns are free.
+    pub fn owned_free(&self, lane: Lane) -> usize {
+        self.owned.saturating_sub(self.running[lane.index()])
+    }
+
+    /// How many slots that no lane owns are free.
+    pub fn spare_free(&self) -> usize {
+        let spare = self.total - self.owned * Lane::ALL.len();
+        let used: usize = self.running.iter().map(|running| running.saturating_sub(self.owned)).sum();
+        spare.saturating_sub(used)
+    }
+
+    /// How many more jobs of `lane` can start now.
+    pub fn free(&self, lane: Lane) -> usize {
+        self.owned_free(lane) + self.spare_free()
+    }
+
+    /// How many jobs run.
+    pub fn running(&self) -> usize {
+        self.running.iter().sum()
+    }
+
+    /// Takes a slot for `lane`. Whether there was one.
+    pub fn take(&mut self, lane: Lane) -> bool {
+        let free = self.free(lane) > 0;
+        self.running[lane.index()] += usize::from(free);
+        free
+    }
+
+    /// Gives a slot of `lane` back.
+    pub fn give_back(&mut self, lane: Lane) {
+        self.running[lane.index()] = self.running[lane.index()].saturating_sub(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_can_fill_all_but_what_the_others_own() {
+        let mut slots = Slots::new(64);
+        let mut taken = 0;
+        while slots.take(Lane::Batch) {
+            taken += 1;
+        }
+        assert_eq!(taken, 56);
+        assert_eq!(slots.free(Lane::Interactive), 4);
+        assert!(slots.take(Lane::Interactive));
+        slots.give_back(Lane::Batch);
+        assert_eq!((slots.spare_free(), slots.free(Lane::Batch), slots.free(Lane::Interactive)), (1, 1, 4));
+    }
+
+    #[test]
+    fn a_few_slots_are_shared_by_all() {
+        let mut slots = Slots::new(1);
+        assert!(slots.take(Lane::Background));
+        assert!(!slots.take(Lane::Interactive));
+        slots.give_back(Lane::Background);
+        assert!(slots.take(Lane::Interactive));
+        assert_eq!(slots.running(), 1);
+    }
+
+    #[test]
+    fn slots_are_never_more_than_there_are() {
+        for total in 1..100 {
+            let mut slots = Slots::new(total);
+            for lane in Lane::ALL.into_iter().cycle().take(3 * total + 3) {
+                slots.take(lane);
+            }
+            assert!(slots.running() <= total, "{total}");
+            assert_eq!(slots.spare_free(), 0);
+        }
+    }
+}
