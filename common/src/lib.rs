@@ -2,6 +2,7 @@
 
 pub mod domain;
 pub mod env;
+pub mod http;
 pub mod lifecycle;
 pub mod queue;
 pub mod retry;

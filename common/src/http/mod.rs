@@ -1,0 +1,4 @@
+//! Serving HTTP/1.1: the one home of hyper.
+
+pub mod listener;
+pub mod wire;
