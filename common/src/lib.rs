@@ -4,5 +4,8 @@ pub mod domain;
 pub mod env;
 pub mod http;
 pub mod lifecycle;
+pub mod metrics;
+pub mod ops;
 pub mod queue;
+pub mod readiness;
 pub mod retry;

@@ -1,0 +1,260 @@
+//! What both processes count: the one home of prometheus-client.
+
+use std::{fmt, time::Duration};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, text},
+    metrics::{
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+use crate::domain::{channel::Channel, message::MessageStatus, message::Usage};
+
+/// The media type of [`Metrics::encode`]'s text.
+pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    route: String,
+    method: &'static str,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabels {
+    route: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ChannelLabels {
+    channel: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FinishLabels {
+    channel: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ModelLabels {
+    provider: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DirectionLabels {
+    direction: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitLabels {
+    limit: &'static str,
+}
+
+type HistogramFamily<L> = Family<L, Histogram, fn() -> Histogram>;
+
+/// All counters of a process. Those that it never moves stay away from its output or at zero.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    request_duration: HistogramFamily<RouteLabels>,
+    waiters: Gauge,
+    accepted: Family<ChannelLabels, Counter>,
+    finished: Family<FinishLabels, Counter>,
+    queue_wait: Histogram,
+    run_time: Histogram,
+    redeliveries: Counter,
+    model_calls: Family<ModelLabels, Counter>,
+    tokens: Family<DirectionLabels, Counter>,
+    rate_limited: Family<LimitLabels, Counter>,
+}
+
+impl Metrics {
+    /// Nothing counted yet. `statements` says how many statements the store has sent so far.
+    pub fn new(statements: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("frontdesk"),
+            requests: Family::default(),
+            request_duration: Family::new_with_constructor(durations),
+            waiters: Gauge::default(),
+            accepted: Family::default(),
+            finished: Family::default(),
+            queue_wait: durations(),
+            run_time: durations(),
+            redeliveries: Counter::default(),
+            model_calls: Family::default(),
+            tokens: Family::default(),
+            rate_limited: Family::default(),
+        };
+        metrics.register();
+        metrics.registry.register_collector(Box::new(Statements(statements)));
+        metrics
+    }
+
+    fn register(&mut self) {
+        let Self { registry, .. } = self;
+        registry.register("requests", "HTTP requests answered", self.requests.clone());
+        registry.register_with_unit(
+            "request_duration",
+            "Time from a request's head to its answer's end",
+            Unit::Seconds,
+            self.request_duration.clone(),
+        );
+        registry.register("waiters", "Callers that wait for a job's end", self.waiters.clone());
+        registry.register("jobs_accepted", "Jobs that the queue has taken", self.accepted.clone());
+        registry.register("jobs_finished", "Jobs whose end is stored", self.finished.clone());
+        registry.register_with_unit(
+            "job_queue_wait",
+            "Time from a job's acceptance to its start",
+            Unit::Seconds,
+            self.queue_wait.clone(),
+        );
+        registry.register_with_unit(
+            "job_run",
+            "Time from a job's start to its end",
+            Unit::Seconds,
+            self.run_time.clone(),
+        );
+        registry.register("job_redeliveries", "Jobs that the queue handed out again", self.redeliveries.clone());
+        registry.register("model_calls", "Calls of model providers", self.model_calls.clone());
+        registry.register("model_tokens", "Tokens that models read and wrote", self.tokens.clone());
+        registry.register("rate_limited", "Requests that a rate limit refused", self.rate_limited.clone());
+    }
+
+    /// A request to `route` (its pattern, never its path) was answered after `took`.
+    pub fn request(&self, route: &str, method: &'static str, status: u16, took: Duration) {
+        let labels = RequestLabels { route: route.to_owned(), method, status };
+        self.requests.get_or_create(&labels).inc();
+        let labels = RouteLabels { route: labels.route };
+        self.request_duration.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    /// One more caller waits.
+    pub fn waiter_joined(&self) {
+        self.waiters.inc();
+    }
+
+    /// One caller less waits.
+    pub fn waiter_left(&self) {
+        self.waiters.dec();
+    }
+
+    /// The queue has taken a job.
+    pub fn job_accepted(&self, channel: Channel) {
+        self.accepted.get_or_create(&ChannelLabels { channel: channel.name() }).inc();
+    }
+
+    /// A job's end is stored.
+    pub fn job_finished(&self, channel: Channel, outcome: MessageStatus) {
+        self.finished.get_or_create(&FinishLabels { channel: channel.name(), outcome: outcome.name() }).inc();
+    }
+
+    /// A job was begun this long after its acceptance.
+    pub fn job_waited(&self, wait: Duration) {
+        self.queue_wait.observe(wait.as_secs_f64());
+    }
+
+    /// A job ran this long.
+    pub fn job_ran(&self, took: Duration) {
+        self.run_time.observe(took.as_secs_f64());
+    }
+
+    /// The queue handed a job out again.
+    pub fn job_redelivered(&self) {
+        self.redeliveries.inc();
+    }
+
+    /// A provider was called; `outcome` is `ok` or the kind of its failure.
+    pub fn model_called(&self, provider: &str, outcome: &'static str) {
+        self.model_calls.get_or_create(&ModelLabels { provider: provider.to_owned(), outcome }).inc();
+    }
+
+    /// A model has read and written this much.
+    pub fn tokens_used(&self, usage: Usage) {
+        let counted = |direction| self.tokens.get_or_create_owned(&DirectionLabels { direction });
+        counted("input").inc_by(u64::from(usage.input_tokens));
+        counted("output").inc_by(u64::from(usage.output_tokens));
+    }
+
+    /// The limit of this name refused a request.
+    pub fn limited(&self, limit: &'static str) {
+        self.rate_limited.get_or_create(&LimitLabels { limit }).inc();
+    }
+
+    /// Everything, in the OpenMetrics text format.
+    pub fn encode(&self) -> Result<String, fmt::Error> {
+        let mut page = String::with_capacity(16 * 1024);
+        text::encode(&mut page, &self.registry)?;
+        Ok(page)
+    }
+}
+
+/// From a millisecond to nine minutes: an answer may take five, a run more.
+fn durations() -> Histogram {
+    Histogram::new(exponential_buckets(0.001, 3.0, 13))
+}
+
+struct Statements<F>(F);
+
+impl<F> fmt::Debug for Statements<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Statements")
+    }
+}
+
+impl<F: Fn() -> u64 + Send + Sync + 'static> Collector for Statements<F> {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let sent = ConstCounter::new((self.0)());
+        sent.encode(encoder.encode_descriptor(
+            "store_statements",
+            "Statements sent to the database",
+            None,
+            sent.metric_type(),
+        )?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_is_on_the_page() {
+        let metrics = Metrics::new(|| 17);
+        metrics.request("/api/v1/chat", "POST", 200, Duration::from_millis(2));
+        metrics.waiter_joined();
+        metrics.job_accepted(Channel::Api);
+        metrics.job_finished(Channel::Api, MessageStatus::Completed);
+        metrics.job_waited(Duration::from_millis(1));
+        metrics.job_ran(Duration::from_secs(400));
+        metrics.job_redelivered();
+        metrics.model_called("demo", "ok");
+        metrics.tokens_used(Usage { input_tokens: 3, output_tokens: 4, estimated: false });
+        metrics.limited("key");
+        let page = metrics.encode().expect("text");
+        for line in [
+            r#"frontdesk_requests_total{route="/api/v1/chat",method="POST",status="200"} 1"#,
+            r#"frontdesk_request_duration_seconds_count{route="/api/v1/chat"} 1"#,
+            "frontdesk_waiters 1",
+            r#"frontdesk_jobs_accepted_total{channel="api"} 1"#,
+            r#"frontdesk_jobs_finished_total{channel="api",outcome="completed"} 1"#,
+            "frontdesk_job_queue_wait_seconds_count 1",
+            r#"frontdesk_job_run_seconds_bucket{le="177.147"} 0"#,
+            "frontdesk_job_redeliveries_total 1",
+            r#"frontdesk_model_calls_total{provider="demo",outcome="ok"} 1"#,
+            r#"frontdesk_model_tokens_total{direction="output"} 4"#,
+            r#"frontdesk_rate_limited_total{limit="key"} 1"#,
+            "frontdesk_store_statements_total 17",
+        ] {
+            assert!(page.contains(line), "{line} is not in\n{page}");
+        }
+    }
+}
