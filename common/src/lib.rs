@@ -9,3 +9,5 @@ pub mod ops;
 pub mod queue;
 pub mod readiness;
 pub mod retry;
+pub mod telemetry;
+pub mod traceparent;

@@ -1,0 +1,64 @@
+//! Logs: what is written, in which form, and where to. The one home of tracing-subscriber.
+
+use std::{io::IsTerminal as _, panic::PanicHookInfo, str::FromStr};
+
+use tracing_subscriber::{EnvFilter, filter::ParseError, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+use crate::env::{self, EnvError};
+
+const FILTER: &str = "FRONTDESK_LOG";
+const FORMAT: &str = "FRONTDESK_LOG_FORMAT";
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Pretty,
+    Json,
+}
+
+impl FromStr for Format {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "pretty" => Ok(Self::Pretty),
+            "json" => Ok(Self::Json),
+            _ => Err("give pretty or json"),
+        }
+    }
+}
+
+/// Writes logs to the standard error stream from now on, as `FRONTDESK_LOG` (a filter such as
+/// `info,gateway=debug`) and `FRONTDESK_LOG_FORMAT` (`pretty` or `json`) say. The standard output is left to
+/// what commands print. Call it once, first of all.
+pub fn init_from_environment() -> Result<(), EnvError> {
+    let directives = env::text(FILTER).unwrap_or_else(|| "info".to_owned());
+    let filter: EnvFilter = directives.parse().map_err(|error: ParseError| env::invalid(FILTER, &directives, error))?;
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let registry = tracing_subscriber::registry().with(filter);
+    match env::parse(FORMAT, Format::Pretty)? {
+        Format::Pretty => registry.with(lines).init(),
+        Format::Json => registry.with(lines.json().flatten_event(true).with_ansi(false)).init(),
+    }
+    std::panic::set_hook(Box::new(log_panic));
+    Ok(())
+}
+
+/// Says where it was. A formatted message is left out: it may quote a prompt.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let message = panic.payload().downcast_ref::<&'static str>().copied().unwrap_or("(formatted message left out)");
+    let location = panic.location().map(ToString::to_string).unwrap_or_default();
+    tracing::error!(panic.location = %location, "a task panicked: {message}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_have_names() {
+        assert_eq!("json".parse(), Ok(Format::Json));
+        assert_eq!("pretty".parse(), Ok(Format::Pretty));
+        assert!("Json".parse::<Format>().is_err());
+    }
+}
