@@ -133,6 +133,9 @@ pub struct Job {
     pub publish_by: Millis,
     /// A job that no worker began by this moment is not run.
     pub start_by: Millis,
+    /// Until when its caller waits, if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_until: Option<Millis>,
     /// The gateway whose caller waits, if one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<GatewayId>,

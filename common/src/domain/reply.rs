@@ -17,6 +17,9 @@ pub struct Attempt {
     pub seq: u64,
     /// How often the queue has handed it out, from 1.
     pub delivery: u32,
+    /// How often the model was asked anew within this delivery after text had left.
+    #[serde(default)]
+    pub restart: u32,
 }
 
 /// How a message ended. Stored once; whatever comes later is shown the stored one.

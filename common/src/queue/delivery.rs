@@ -68,7 +68,11 @@ impl Delivery {
         let lane = subjects::lane_of(&message.subject)?;
         let info = message.info().ok()?;
         let info = Delivered {
-            attempt: Attempt { seq: info.stream_sequence, delivery: u32::try_from(info.delivered).unwrap_or(u32::MAX) },
+            attempt: Attempt {
+                seq: info.stream_sequence,
+                delivery: u32::try_from(info.delivered).unwrap_or(u32::MAX),
+                restart: 0,
+            },
             stored_at: Millis(i64::try_from(info.published.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)),
             pending: info.pending,
         };

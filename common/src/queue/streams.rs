@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use async_nats::jetstream::{
-    consumer::{AckPolicy, pull},
+    consumer::{AckPolicy, PullConsumer, pull},
     context::GetStreamErrorKind,
-    stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
+    stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType},
 };
+use tokio::time::sleep;
+use tracing::warn;
 
 use super::{config::StreamLimits, connection::Connection, error::QueueError, subjects};
 use crate::domain::job::Lane;
@@ -15,6 +17,10 @@ const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 const DEAD_MAX_AGE: Duration = Duration::from_secs(14 * 24 * 3600);
 /// Far above all slots of all workers: it would otherwise cap the running jobs of the whole pool.
 const MAX_ACK_PENDING: i64 = 1_000_000;
+/// What the largest job may take in the stream, in bytes.
+const ROOM_FOR_ONE: u64 = 256 * 1024;
+/// Between two looks at a queue that is not as it has to be.
+const FIT_PAUSE: Duration = Duration::from_secs(2);
 const MAX_WAITING: i64 = 8_192;
 
 /// Makes what is missing and brings what is there to `limits`.
@@ -41,6 +47,67 @@ pub async fn migrate(connection: &Connection, limits: &StreamLimits) -> Result<(
 pub async fn ensure_events(connection: &Connection, limits: &StreamLimits) -> Result<(), QueueError> {
     let made = connection.jetstream.get_or_create_stream(events(limits)).await;
     made.map(|_| ()).map_err(|e| QueueError::refused("making EVENTS")(e.into()))
+}
+
+/// Makes `EVENTS` again whenever a reconnect finds it gone. Runs until it is dropped.
+pub async fn keep_events(connection: &Connection, limits: &StreamLimits) {
+    let mut link = connection.link();
+    while link.wait_for(|link| link.up).await.is_ok() {
+        if let Err(error) = ensure_events(connection, limits).await {
+            warn!(%error, "could not make the stream EVENTS; readers that attach late see no text until the end");
+            sleep(FIT_PAUSE).await;
+            continue;
+        }
+        if link.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Waits until NATS is there with all that this program needs, saying what is missing, and returns the time after
+/// which a silent job is handed out again.
+pub async fn wait_until_fit(connection: &Connection) -> Duration {
+    loop {
+        if !connection.wait_until_up(FIT_PAUSE).await {
+            warn!("waiting for NATS");
+            continue;
+        }
+        match fitness(connection).await {
+            Ok(ack_wait) => return ack_wait,
+            Err(reason) => warn!(reason, "waiting for the queue"),
+        }
+        sleep(FIT_PAUSE).await;
+    }
+}
+
+/// Whether `JOBS` takes more; the reason when not.
+pub async fn room(connection: &Connection) -> Result<(), String> {
+    let stream = connection.jetstream.get_stream(subjects::JOBS).await.map_err(|e| e.to_string())?;
+    let Info { config, state, .. } = stream.cached_info();
+    let at_limit = |used: u64, limit: i64| limit > 0 && used >= u64::try_from(limit).unwrap_or(u64::MAX);
+    if at_limit(state.messages, config.max_messages) || at_limit(state.bytes + ROOM_FOR_ONE, config.max_bytes) {
+        return Err("stream JOBS is full".to_owned());
+    }
+    Ok(())
+}
+
+/// Whether the queue is there as this program needs it; the reason when not.
+pub async fn readiness(connection: &Connection) -> Result<(), String> {
+    if !connection.is_up() {
+        return Err("no connection to NATS".to_owned());
+    }
+    fitness(connection).await.map(|_| ())
+}
+
+async fn fitness(connection: &Connection) -> Result<Duration, String> {
+    connection.require_version().map_err(|e| e.to_string())?;
+    let faults = faults(connection).await.map_err(|e| e.to_string())?;
+    if !faults.is_empty() {
+        return Err(faults.join("; "));
+    }
+    let consumer = subjects::lane_consumer(Lane::Interactive);
+    let found: Result<PullConsumer, _> = connection.jetstream.get_consumer_from_stream(&consumer, subjects::JOBS).await;
+    found.map(|found| found.cached_info().config.ack_wait).map_err(|e| e.to_string())
 }
 
 /// What is missing or differs from what this program needs; empty when all is well.

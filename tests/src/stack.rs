@@ -1,0 +1,343 @@
+//! The whole product on real servers: gateways, workers, NATS and a database, started and stopped by a test.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    process::{Command, Output},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use reqwest::{Client, Method, RequestBuilder, Response};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    database::Database,
+    nats::{Nats, PASSWORD},
+    process::Process,
+};
+
+/// A running product with one account, one agent and one key.
+pub struct Stack {
+    /// Its gateways, to be killed and started again.
+    pub gateways: Vec<Gateway>,
+    /// Its workers.
+    pub workers: Vec<Process>,
+    /// Its queue.
+    pub nats: Nats,
+    /// The first key.
+    pub key: String,
+    /// The first agent.
+    pub agent: String,
+    /// The first account's name.
+    pub account: String,
+    /// Where its database is.
+    pub database_url: String,
+    client: Client,
+    settings: BTreeMap<String, String>,
+    folder: TempDir,
+}
+
+/// A running gateway.
+pub struct Gateway {
+    /// Its process.
+    pub process: Process,
+    /// Where it serves, as `http://host:port`.
+    pub url: String,
+    /// Where its metrics are.
+    pub metrics_url: String,
+}
+
+/// What a stack is made of.
+pub struct Builder {
+    database: Database,
+    gateways: usize,
+    workers: usize,
+    settings: BTreeMap<String, String>,
+    agent: Value,
+}
+
+impl Stack {
+    /// A stack of one gateway and one worker, to be changed before it starts.
+    pub fn on(database: Database) -> Builder {
+        let agent = json!({ "name": "Assistant", "model": "demo", "provider": "demo" });
+        Builder { database, gateways: 1, workers: 1, settings: BTreeMap::new(), agent }
+    }
+
+    /// One gateway, one worker, an account whose API channel is on, an agent and a key.
+    pub async fn start(database: Database) -> Self {
+        Self::on(database).start().await
+    }
+
+    /// The first gateway's address with `path`.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.gateways[0].url)
+    }
+
+    /// A request to the first gateway with the first key.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, self.url(path)).bearer_auth(&self.key)
+    }
+
+    /// A request without any key.
+    pub fn anonymous(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, self.url(path))
+    }
+
+    /// `POST` of `body` with the first key.
+    pub async fn post(&self, path: &str, body: &Value) -> Response {
+        self.request(Method::POST, path)
+            .header("content-type", "application/json")
+            .body(body.to_string())
+            .send()
+            .await
+            .expect("an answer")
+    }
+
+    /// `GET` with the first key.
+    pub async fn get(&self, path: &str) -> Response {
+        self.request(Method::GET, path).send().await.expect("an answer")
+    }
+
+    /// `POST /api/v1/chat` to the first agent.
+    pub async fn chat(&self, prompt: &str) -> Response {
+        self.post("/api/v1/chat", &json!({ "employee_id": self.agent, "prompt": prompt })).await
+    }
+
+    /// `POST /api/agents/chat` to the first agent with more fields.
+    pub async fn agent_chat(&self, message: &str, more: Value) -> Response {
+        let mut body = json!({ "agentId": self.agent, "message": message });
+        if let (Some(body), Some(more)) = (body.as_object_mut(), more.as_object()) {
+            body.extend(more.clone());
+        }
+        self.post("/api/agents/chat", &body).await
+    }
+
+    /// Runs an operator's command and returns what it says as JSON.
+    pub fn admin(&self, arguments: &[&str]) -> Value {
+        let out = self.admin_output(arguments);
+        let (stdout, stderr) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+        assert!(out.status.success(), "gateway {arguments:?}: {stderr}");
+        serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("gateway {arguments:?}: {error}: {stdout}"))
+    }
+
+    /// Runs an operator's command, whatever comes of it.
+    pub fn admin_output(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command("gateway");
+        command.env("NATS_ADMIN_USER", "admin").env("NATS_ADMIN_PASSWORD", PASSWORD);
+        command.args(arguments).arg("--json").output().expect("the gateway's binary")
+    }
+
+    /// Makes another account with its API channel on, an agent and a key; returns (account, agent, key).
+    pub fn another_account(&self, name: &str) -> (String, String, String) {
+        self.admin(&["account", "create", name, "--email", &format!("{name}@example.com"), "--verified"]);
+        self.admin(&["channel", "on", name, "api"]);
+        let agent = self.make_agent(name, &json!({ "name": "Assistant", "model": "demo", "provider": "demo" }));
+        let key = self.make_key(name, "first", &[]);
+        (name.to_owned(), agent, key)
+    }
+
+    /// Makes or changes an agent and returns its id.
+    pub fn make_agent(&self, account: &str, agent: &Value) -> String {
+        let file = self.folder.path().join(format!("agents-{}.toml", agent["name"].as_str().unwrap_or("x")));
+        let fields = agent.as_object().expect("an object");
+        let lines: String = fields.iter().map(|(name, value)| format!("{name} = {value}\n")).collect();
+        std::fs::write(&file, format!("[[agents]]\n{lines}")).expect("a file");
+        let applied = self.admin(&["agent", "apply", account, file.to_str().expect("utf-8")]);
+        applied["agents"][0]["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// Makes a key, limited to `agents` unless there are none, and returns its secret.
+    pub fn make_key(&self, account: &str, name: &str, agents: &[&str]) -> String {
+        let mut arguments = vec!["key", "create", account, name];
+        for agent in agents {
+            arguments.extend(["--agent", agent]);
+        }
+        self.admin(&arguments)["secret"].as_str().expect("a secret").to_owned()
+    }
+
+    /// A metric of the first gateway, summed over its labels; 0 when it is not there.
+    pub async fn metric(&self, name: &str) -> f64 {
+        metric(&self.client, &self.gateways[0].metrics_url, name).await
+    }
+
+    /// Starts one more gateway.
+    pub async fn add_gateway(&mut self) {
+        let gateway = self.start_gateway(self.gateways.len(), "127.0.0.1:0").await.expect("a gateway");
+        self.gateways.push(gateway);
+    }
+
+    /// Kills the gateway `index`, if it still runs, and starts it again on its address.
+    pub async fn restart_gateway(&mut self, index: usize) {
+        self.gateways[index].process.kill();
+        let address = self.gateways[index].url.trim_start_matches("http://").to_owned();
+        self.gateways[index] = self.start_gateway(index, &address).await.expect("a gateway");
+    }
+
+    /// Starts one more worker.
+    pub async fn add_worker(&mut self) {
+        let worker = self.start_worker().await.expect("a worker");
+        self.workers.push(worker);
+    }
+
+    /// Ends all workers at once, as a crash would.
+    pub fn kill_workers(&mut self) {
+        self.workers.iter_mut().for_each(Process::kill);
+        self.workers.clear();
+    }
+
+    /// Waits until `path` of the first gateway answers with `status`.
+    pub async fn until_status(&self, path: &str, status: u16, within: Duration) -> Result<Value> {
+        let until = Instant::now() + within;
+        loop {
+            let answer = self.anonymous(Method::GET, path).send().await;
+            if let Ok(answer) = answer
+                && answer.status() == status
+            {
+                return Ok(serde_json::from_str(&answer.text().await?).unwrap_or_default());
+            }
+            ensure!(Instant::now() < until, "{path} did not answer {status} within {within:?}");
+            sleep(Duration::from_millis(25)).await;
+        }
+    }
+
+    /// What the logs of all processes hold.
+    pub fn logs(&self) -> String {
+        let gateways = self.gateways.iter().map(|gateway| gateway.process.output());
+        gateways.chain(self.workers.iter().map(Process::output)).collect()
+    }
+
+    fn command(&self, name: &str) -> Command {
+        let mut command = Command::new(binary(name));
+        command
+            .env_clear()
+            .envs(common::env::text("PATH").map(|path| ("PATH", path)))
+            .env("DATABASE_URL", &self.database_url)
+            .env("NATS_URL", self.nats.url())
+            .env("NATS_MONITOR_URL", self.nats.monitor_url())
+            .env("FRONTDESK_LOG_FORMAT", "json")
+            .envs(&self.settings);
+        command
+    }
+
+    async fn start_gateway(&self, index: usize, address: &str) -> Result<Gateway> {
+        let mut command = self.command("gateway");
+        command
+            .arg("serve")
+            .env("NATS_USER", "gateway")
+            .env("NATS_PASSWORD", PASSWORD)
+            .env("FRONTDESK_LISTEN", address)
+            .env("FRONTDESK_METRICS_LISTEN", "127.0.0.1:0");
+        let folder = self.folder.path().join(format!("gateway-{index}-{}", common::domain::ids::GatewayId::new()));
+        std::fs::create_dir(&folder)?;
+        let mut process = Process::start("gateway", command, &folder)?;
+        let url = listening(&mut process, "listening").await?;
+        let metrics_url = listening(&mut process, "serving metrics").await?;
+        Ok(Gateway { process, url, metrics_url })
+    }
+
+    async fn start_worker(&self) -> Result<Process> {
+        let mut command = self.command("worker");
+        command
+            .env("NATS_USER", "worker")
+            .env("NATS_PASSWORD", PASSWORD)
+            .env("FRONTDESK_WORKER_METRICS_LISTEN", "127.0.0.1:0");
+        let folder = self.folder.path().join(format!("worker-{}", common::domain::ids::GatewayId::new()));
+        std::fs::create_dir(&folder)?;
+        let mut process = Process::start("worker", command, &folder)?;
+        listening(&mut process, "serving metrics").await?;
+        Ok(process)
+    }
+}
+
+impl Builder {
+    /// With `count` gateways.
+    pub fn gateways(mut self, count: usize) -> Self {
+        self.gateways = count;
+        self
+    }
+
+    /// With `count` workers.
+    pub fn workers(mut self, count: usize) -> Self {
+        self.workers = count;
+        self
+    }
+
+    /// With a setting for every process.
+    pub fn set(mut self, name: &str, value: impl ToString) -> Self {
+        self.settings.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    /// With another agent.
+    pub fn agent(mut self, agent: Value) -> Self {
+        self.agent = agent;
+        self
+    }
+
+    /// Starts it.
+    pub async fn start(self) -> Stack {
+        self.try_start().await.expect("the stack starts")
+    }
+
+    async fn try_start(self) -> Result<Stack> {
+        let folder = TempDir::new()?;
+        let nats = Nats::start(folder.path()).await?;
+        let mut stack = Stack {
+            gateways: Vec::new(),
+            workers: Vec::new(),
+            nats,
+            key: String::new(),
+            agent: String::new(),
+            account: "first".to_owned(),
+            database_url: self.database.make(folder.path())?,
+            client: Client::builder().no_proxy().build()?,
+            settings: self.settings,
+            folder,
+        };
+        let migrated = stack.admin_output(&["migrate"]);
+        ensure!(migrated.status.success(), "migrate: {}", String::from_utf8_lossy(&migrated.stderr));
+        stack.admin(&["account", "create", "first", "--email", "first@example.com", "--verified"]);
+        stack.admin(&["channel", "on", "first", "api"]);
+        stack.agent = stack.make_agent("first", &self.agent);
+        stack.key = stack.make_key("first", "first", &[]);
+        for _ in 0..self.gateways {
+            stack.add_gateway().await;
+        }
+        for _ in 0..self.workers {
+            stack.add_worker().await;
+        }
+        if self.gateways > 0 {
+            stack.until_status("/readyz", 200, Duration::from_secs(30)).await?;
+        }
+        Ok(stack)
+    }
+}
+
+/// A metric of the process whose metrics are at `url`, summed over its labels.
+pub async fn metric(client: &Client, url: &str, name: &str) -> f64 {
+    let page = client.get(format!("{url}/metrics")).send().await.expect("the metrics").text().await.expect("a page");
+    let lines = page.lines().filter(|line| line.starts_with(&format!("{name}{{")) || line.starts_with(&format!("{name} ")));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+/// The address in the log line that says `message`.
+async fn listening(process: &mut Process, message: &'static str) -> Result<String> {
+    process
+        .printed(message, |output| {
+            let entries = output.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let mut addresses = entries.filter(|entry| entry["fields"]["message"] == message);
+            let address = addresses.next()?["fields"]["address"].as_str()?.to_owned();
+            Some(format!("http://{address}"))
+        })
+        .await
+}
+
+/// Where the binaries of this workspace are: beside the folder of the running test.
+fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("the running test");
+    let folder = test.ancestors().nth(2).context("a folder").expect("target/<profile>");
+    folder.join(name)
+}
