@@ -1,2 +1,32 @@
-//! stub
-fn main() {}
+//! The worker process: pulls jobs, runs agents, stores and returns what they say.
+
+use anyhow::{Context as _, Result};
+use common::{
+    lifecycle::Lifecycle,
+    queue::config::{QueueConfig, QueueRole, StreamLimits},
+    store::connection::StoreConfig,
+    telemetry,
+};
+use worker::{
+    agent::runtime::RuntimeConfig,
+    config::WorkerConfig,
+    providers::registry::ProvidersConfig,
+    worker::{Settings, Worker},
+};
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    telemetry::init_from_environment()?;
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let settings = Settings {
+        worker: WorkerConfig::from_environment()?,
+        queue: QueueConfig::from_environment(QueueRole::Worker)?,
+        streams: StreamLimits::from_environment()?,
+        store: StoreConfig::from_environment()?,
+        providers: ProvidersConfig::from_environment()?,
+        runtime: RuntimeConfig::from_environment()?,
+    };
+    let lifecycle = Lifecycle::new();
+    lifecycle.listen_for_signals().context("could not listen for signals")?;
+    Worker::build(settings, lifecycle).await?.run_until_stopped().await
+}

@@ -131,7 +131,7 @@ impl Pipeline {
         if delivered <= 1 {
             return Ok(1);
         }
-        self.metrics.job_redelivered(job.lane);
+        self.metrics.job_redelivered();
         match self.store.count_start(job).await {
             Ok(Start::Begun { starts }) if starts > self.config.max_starts => Err(self.give_up(delivery, job).await),
             Ok(Start::Begun { starts }) => {
@@ -193,6 +193,7 @@ impl Pipeline {
             Committed::Won { credits_charged } => {
                 told.credits_charged = credits_charged;
                 self.metrics.job_finished(job.channel, told.status);
+                self.metrics.tokens_used(told.usage);
                 log_end(job, &told);
                 Some(told)
             }

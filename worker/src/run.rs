@@ -5,9 +5,8 @@ use std::{sync::Arc, time::Duration};
 use common::{
     domain::{
         agent::Agent,
-        failure::{Failure, FailureCode},
         job::Job,
-        message::{MessageStatus, Usage},
+        message::MessageStatus,
         reply::Outcome,
         time::Millis,
     },
@@ -17,7 +16,7 @@ use common::{
 use tokio::time::{Instant, interval_at, sleep_until};
 
 use crate::{
-    agent::runtime::{Run, RunError, TextEvent},
+    agent::{error::RunError, meter::Meter, runtime::{Event, Run}},
     pipeline::Pipeline,
     reply::Gatherer,
 };
@@ -43,14 +42,15 @@ pub async fn run(
     starts: u32,
 ) -> Ran {
     let started_at = Millis::now();
-    pipeline.metrics.job_started(job.lane, started_at.since(job.created_at));
+    pipeline.metrics.job_waited(started_at.since(job.created_at));
     let begun = Instant::now();
     let limit = begun + pipeline.config.run_limit;
-    let mut say = |event: TextEvent<'_>| match event {
-        TextEvent::Text(text) => gatherer.say(text),
-        TextEvent::Restarted => gatherer.restart(),
+    let mut meter = Meter::default();
+    let mut say = |event: Event<'_>| match event {
+        Event::Text(text) => gatherer.say(text),
+        Event::Restarted => gatherer.restart(),
     };
-    let mut work = std::pin::pin!(pipeline.runtime.run(agent, job, limit, &mut say));
+    let mut work = std::pin::pin!(pipeline.runtime.run(agent, job, limit, &mut say, &mut meter));
     let mut beat = interval_at(begun + pipeline.heartbeat, pipeline.heartbeat);
     let mut row_due = true;
     let result = loop {
@@ -63,10 +63,9 @@ pub async fn run(
                 row_due = false;
                 pipeline.started.note(StartedJob { job: job.clone(), started_at, attempts: starts });
             }
-            () = sleep_until(limit) => break Err(out_of_time()),
         }
     };
-    pipeline.metrics.job_ran(job.lane, begun.elapsed());
+    pipeline.metrics.job_ran(begun.elapsed());
     conclude(job, gatherer, started_at, starts, result)
 }
 
@@ -98,13 +97,4 @@ fn later(job: &Job, gatherer: &Gatherer, error: &RunError) -> Option<Duration> {
     let delay = error.retry_after?;
     let by = job.wait_until.unwrap_or(job.start_by);
     (!gatherer.has_spoken() && Millis::now().plus(delay) < by).then_some(delay)
-}
-
-fn out_of_time() -> RunError {
-    let message = "the run took longer than a run may".to_owned();
-    RunError {
-        failure: Failure { code: FailureCode::RunLimit, message, retryable: false },
-        usage: Usage::default(),
-        retry_after: None,
-    }
 }
