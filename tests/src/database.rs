@@ -34,7 +34,8 @@ fn make_on_postgres() -> Result<String> {
 
 /// Runs one statement with the ordinary client.
 pub fn psql(url: &str, statement: &str) -> Result<String> {
-    let out = Command::new("psql").args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", url, "-c", statement]).output();
+    let out =
+        Command::new("psql").args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", url, "-c", statement]).output();
     let out = out.context("psql has to be installed")?;
     ensure!(out.status.success(), "psql: {}", String::from_utf8_lossy(&out.stderr));
     Ok(String::from_utf8_lossy(&out.stdout).trim().to_owned())

@@ -1,1 +1,6 @@
-//! stub
+//! What the end-to-end tests stand on: real servers on free ports, each test with its own.
+
+pub mod database;
+pub mod nats;
+pub mod process;
+pub mod stack;

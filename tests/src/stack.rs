@@ -319,7 +319,8 @@ impl Builder {
 /// A metric of the process whose metrics are at `url`, summed over its labels.
 pub async fn metric(client: &Client, url: &str, name: &str) -> f64 {
     let page = client.get(format!("{url}/metrics")).send().await.expect("the metrics").text().await.expect("a page");
-    let lines = page.lines().filter(|line| line.starts_with(&format!("{name}{{")) || line.starts_with(&format!("{name} ")));
+    let lines =
+        page.lines().filter(|line| line.starts_with(&format!("{name}{{")) || line.starts_with(&format!("{name} ")));
     lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
