@@ -74,7 +74,7 @@ impl Worker {
         store.migrate().await.context("could not bring the database up to date")?;
         let connection = Connection::open(&settings.queue).await?;
         let statements = store.clone();
-        let metrics = Arc::new(Metrics::new(move || statements.statements()));
+        let metrics = Arc::new(Metrics::new(move || statements.queries()));
         let calls = metrics.clone();
         let observer = Box::new(move |provider, outcome| calls.model_called(provider, outcome));
         let runtime = Runtime::new(Registry::new(settings.providers)?, settings.runtime, observer);
