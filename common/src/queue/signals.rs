@@ -42,10 +42,11 @@ impl Changed {
     }
 }
 
-/// A gateway's ear for changes.
+/// A gateway's ear for changes. While it listens the gateway counts as live: it answers whoever asks for ids.
 pub struct ChangeReceiver {
     connection: Connection,
     subscriber: Subscriber,
+    pings: Subscriber,
     gateway: GatewayId,
 }
 
@@ -60,22 +61,32 @@ impl ChangeReceiver {
     /// Subscribes in the name of `gateway`.
     pub async fn subscribe(connection: &Connection, gateway: GatewayId) -> Result<Self, QueueError> {
         let subscriber = subscribe(connection, subjects::INVALIDATE.to_owned()).await?;
-        Ok(Self { connection: connection.clone(), subscriber, gateway })
+        let pings = subscribe(connection, subjects::GATEWAYS_PING.to_owned()).await?;
+        Ok(Self { connection: connection.clone(), subscriber, pings, gateway })
     }
 
     /// The next change; `None` when the connection was closed.
     pub async fn next(&mut self) -> Option<Change> {
         loop {
-            let message = self.subscriber.next().await?;
-            if let Some(kind) = Changed::of(&message.subject) {
-                return Some(Change { kind, reply: message.reply });
+            tokio::select! {
+                message = self.subscriber.next() => {
+                    let message = message?;
+                    if let Some(kind) = Changed::of(&message.subject) {
+                        return Some(Change { kind, reply: message.reply });
+                    }
+                }
+                ping = self.pings.next() => self.tell_id(ping?.reply).await,
             }
         }
     }
 
     /// Tells whoever announced `change` that this gateway has acted on it.
     pub async fn confirm(&self, change: Change) {
-        if let Some(reply) = change.reply {
+        self.tell_id(change.reply).await;
+    }
+
+    async fn tell_id(&self, reply: Option<async_nats::Subject>) {
+        if let Some(reply) = reply {
             let name = self.gateway.to_string();
             let _ = timeout(Duration::from_secs(1), self.connection.client.publish(reply, name.into())).await;
         }
