@@ -8,7 +8,7 @@ die() { say "${0##*/}: $*"; exit 1; }
 
 # The absolute data directory, made if need be.
 data_dir() {
-  mkdir -p "${FRONTDESK_DATA:-$root/.data}"
+  (umask 077 && mkdir -p "${FRONTDESK_DATA:-$root/.data}")
   (cd "${FRONTDESK_DATA:-$root/.data}" && pwd)
 }
 
@@ -24,6 +24,15 @@ apt_install() {
   say "installing $* with apt-get"
   as_root apt-get update -qq >&2 || say "apt-get update failed; trying with the lists that are here"
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
+}
+
+need_python() {
+  command -v python3 >/dev/null || apt_install python3 python3-pip
+}
+
+need_rust() {
+  command -v cargo >/dev/null || die "needs Rust: see https://rustup.rs"
+  command -v cc >/dev/null || apt_install build-essential
 }
 
 # A TCP port on the loopback that is free now.

@@ -1,0 +1,31 @@
+# What there is to do here. Settings: docs/settings.md. `exec`, so that a signal to make reaches what it runs.
+
+.PHONY: help run stop test bench fmt lint check clean-data
+.DEFAULT_GOAL := help
+
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
+
+run: ## Run Frontdesk here; MODEL=local adds a small real model, WORKERS=4 more workers, PROFILE=release speed
+	@exec scripts/run
+
+stop: ## End what `make run` started; the data stays
+	@scripts/stop
+
+test: ## All tests, on servers of their own; ARGS go to the test runner
+	@exec scripts/test $(ARGS)
+
+bench: ## Measure, against a bare floor, and print one table
+	@exec scripts/bench $(ARGS)
+
+fmt: ## Format the code
+	@cargo fmt --all
+
+lint: ## Formatting, clippy, documentation and dependencies, with warnings denied
+	@scripts/lint
+
+check: ## What CI runs
+	@exec .ci/run
+
+clean-data: ## Forget the data of `make run`
+	@scripts/clean-data
