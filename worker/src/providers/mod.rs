@@ -1,0 +1,3 @@
+//! Model providers: one interface, what implements it, and the choice between them.
+
+pub mod provider;
