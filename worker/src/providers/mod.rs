@@ -1,3 +1,4 @@
 //! Model providers: one interface, what implements it, and the choice between them.
 
+pub mod demo;
 pub mod provider;
