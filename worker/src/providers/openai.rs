@@ -82,8 +82,8 @@ impl Provider for OpenAi {
         }
         let answer = Answer::new(text);
         let end = match body.form().await? {
-            Form::Events => answer.from_events(body).await?,
-            Form::Json => answer.from_json(&body.rest().await?)?,
+            Form::Events => answer.read_events(body).await?,
+            Form::Json => answer.read_json(&body.rest().await?)?,
             Form::Other => return Err(ProviderError::new(ErrorKind::Protocol).because("not an answer but a web page")),
         };
         Ok(Completion { model: end.model.unwrap_or_else(|| request.model.to_owned()), usage: end.usage })

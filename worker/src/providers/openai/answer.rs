@@ -39,7 +39,7 @@ impl<'a, 'b> Answer<'a, 'b> {
     }
 
     /// Reads a stream of events. Whatever goes wrong after the finish mark costs at most the usage.
-    pub(super) async fn from_events(mut self, body: Body) -> Result<End, ProviderError> {
+    pub(super) async fn read_events(mut self, body: Body) -> Result<End, ProviderError> {
         let mut events = pin!(events(body));
         while let Some(event) = self.next_event(&mut events).await {
             let taken = match event {
@@ -59,7 +59,7 @@ impl<'a, 'b> Answer<'a, 'b> {
     }
 
     /// Reads a whole completion: complete when its JSON is.
-    pub(super) fn from_json(mut self, body: &[u8]) -> Result<End, ProviderError> {
+    pub(super) fn read_json(mut self, body: &[u8]) -> Result<End, ProviderError> {
         let chunk: Chunk = match serde_json::from_slice(body) {
             Ok(chunk) => chunk,
             Err(error) if error.is_eof() => return Err(ProviderError::new(ErrorKind::Truncated)),
