@@ -22,6 +22,20 @@ impl Pauses {
         Self(pauses)
     }
 
+    /// Pauses with full jitter: each is anything from nothing to its most, which is `first` at first, doubles, and
+    /// ends at `longest`. They never end. For many callers that meet the same failure at once.
+    pub fn with_full_jitter(first: Duration, longest: Duration) -> Self {
+        // The crate spreads around the middle.
+        let pauses = ExponentialBackoffBuilder::new()
+            .with_initial_interval(first / 2)
+            .with_multiplier(2.0)
+            .with_randomization_factor(1.0)
+            .with_max_interval(longest / 2)
+            .with_max_elapsed_time(None)
+            .build();
+        Self(pauses)
+    }
+
     /// How long to wait before the next try; `None` when the budget is used up.
     pub fn next_pause(&mut self) -> Option<Duration> {
         self.0.next_backoff()
@@ -44,6 +58,21 @@ mod tests {
         assert!((50..=150).contains(&first.as_millis()), "{first:?}");
         let last = (0..20).filter_map(|_| pauses.next_pause()).last().expect("no budget");
         assert!((500..=1500).contains(&last.as_millis()), "{last:?}");
+    }
+
+    #[test]
+    fn full_jitter_reaches_from_nothing_to_the_most() {
+        let millis = || {
+            let mut pauses = Pauses::with_full_jitter(Duration::from_millis(100), Duration::from_millis(400));
+            let mut next = || pauses.next_pause().expect("no budget").as_millis();
+            [next(), next(), next(), next()]
+        };
+        let runs: Vec<_> = (0..200).map(|_| millis()).collect();
+        for (index, most) in [100, 200, 400, 400].into_iter().enumerate() {
+            let pauses = || runs.iter().map(|run| run[index]);
+            assert!(pauses().all(|pause| pause <= most), "{most}");
+            assert!(pauses().min() < Some(most / 4) && pauses().max() > Some(most / 4 * 3), "{most}");
+        }
     }
 
     #[test]
