@@ -1,6 +1,7 @@
 //! What the end-to-end tests stand on: real servers on free ports, each test with its own.
 
 pub mod database;
+pub mod model;
 pub mod nats;
 pub mod process;
 pub mod stack;
