@@ -69,7 +69,7 @@ fn retry_after(text: &str) -> Option<Duration> {
     (seconds <= LONGEST_RETRY_AFTER_S).then(|| Duration::from_secs(seconds))
 }
 
-/// `2s`, `250ms`, `1.5s` or `3m`.
+/// `250ms`, `2s`, `1.5s`, `3m` or `1h`.
 fn length(text: &str) -> Option<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let amount: f64 = text[..digits].parse().ok()?;
@@ -77,6 +77,7 @@ fn length(text: &str) -> Option<Duration> {
         "ms" => amount / 1_000.0,
         "s" => amount,
         "m" => amount * 60.0,
+        "h" => amount * 3_600.0,
         _ => return None,
     };
     Duration::try_from_secs_f64(seconds).ok()
@@ -106,6 +107,7 @@ mod tests {
             "/sleep 2",
             "/sleep 2s now",
             "/sleep 61m",
+            "/sleep 2h",
             "/sleep .s",
             "/pace 2m",
             "/tokens 0",
