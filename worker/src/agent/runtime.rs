@@ -6,7 +6,7 @@ mod watch;
 use std::time::Duration;
 
 use common::{
-    domain::{agent::Agent, job::Job, message::Usage},
+    domain::{agent::Agent, ids::AgentId, job::Job, message::Usage},
     env::{self, EnvError},
     retry::Pauses,
 };
@@ -108,7 +108,7 @@ impl Runtime {
             max_output_tokens: agent.spec.max_output_tokens,
         };
         let mut draft = Draft::new(events, meter);
-        let answer = self.answer(provider, job, request, deadline, &mut draft);
+        let answer = self.answer(provider, agent.id, request, deadline, &mut draft);
         match tokio::time::timeout_at(deadline, answer).await {
             Ok(Ok(completion)) => Ok(draft.into_run(clean_model_name(&completion.model))),
             Ok(Err(error)) => {
@@ -123,7 +123,7 @@ impl Runtime {
     async fn answer(
         &self,
         provider: &dyn Provider,
-        job: &Job,
+        agent: AgentId,
         request: ModelRequest<'_>,
         deadline: Instant,
         draft: &mut Draft<'_, '_>,
@@ -131,7 +131,7 @@ impl Runtime {
         let mut pauses = Pauses::with_full_jitter(FIRST_PAUSE, LONGEST_PAUSE);
         let mut tries = 1;
         loop {
-            let watch = Watch::begin(job, provider.name(), request.model, &self.observer);
+            let watch = Watch::begin(agent, provider.name(), request.model, &self.observer);
             let error = match draft.call(provider, request).await {
                 Ok((completion, used)) => {
                     watch.succeeded(used);

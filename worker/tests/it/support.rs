@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use common::domain::{
     agent::{Agent, AgentSpec},
-    channel::Channel,
     ids::{AccountId, AgentId, KeyId, MessageId},
-    job::{JOB_VERSION, Job, Lane, Price, Role, Turn},
+    job::{JOB_VERSION, Job, Role, Turn},
     time::Millis,
 };
+use serde_json::json;
 use tests::model::{Behaviour, ModelServer};
 use worker::providers::{
     openai::{Limits, OpenAi, OpenAiConfig},
@@ -72,24 +72,11 @@ pub fn agent(provider: &str) -> Agent {
 
 /// A job for `agent`.
 pub fn job(agent: &Agent, prompt: &str) -> Job {
-    let now = Millis::now();
-    Job {
-        v: JOB_VERSION,
-        id: MessageId::new(),
-        account: agent.account_id,
-        key: KeyId::new(),
-        agent: agent.id,
-        agent_version: agent.version,
-        channel: Channel::Api,
-        lane: Lane::Interactive,
-        turns: vec![Turn::user(prompt)],
-        new_chat: false,
-        created_at: now,
-        publish_by: now,
-        start_by: now,
-        reply_to: None,
-        stream: false,
-        price: Price::default(),
-        balance: 0,
-    }
+    // Read as from the queue, so that fields which jobs gain later take their defaults.
+    let envelope = json!({
+        "v": JOB_VERSION, "id": MessageId::new(), "account": agent.account_id, "key": KeyId::new(), "agent": agent.id,
+        "agent_version": agent.version, "channel": "api", "lane": "interactive",
+        "turns": [Turn::user(prompt)], "created_at": Millis::now(), "publish_by": Millis::now(), "start_by": Millis::now(),
+    });
+    serde_json::from_value(envelope).expect("a job")
 }

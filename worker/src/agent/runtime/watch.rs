@@ -1,8 +1,8 @@
-//! What is said about one call of a model: a line in the log, and a word to whoever counts.
+//! What is said about one call of a model: a line in the log, in the span of its job, and a word to whoever counts.
 
 use std::time::Instant;
 
-use common::domain::{job::Job, message::Usage};
+use common::domain::{ids::AgentId, message::Usage};
 use tracing::{debug, warn};
 
 use super::Observer;
@@ -13,7 +13,7 @@ const DROPPED: &str = "dropped";
 
 /// An open call. Dropped without an end, it was stopped from outside.
 pub(super) struct Watch<'a> {
-    job: &'a Job,
+    agent: AgentId,
     provider: &'static str,
     model: &'a str,
     observer: &'a Observer,
@@ -23,16 +23,15 @@ pub(super) struct Watch<'a> {
 
 impl<'a> Watch<'a> {
     /// The call begins.
-    pub(super) fn begin(job: &'a Job, provider: &'static str, model: &'a str, observer: &'a Observer) -> Self {
-        Self { job, provider, model, observer, began: Instant::now(), outcome: DROPPED }
+    pub(super) fn begin(agent: AgentId, provider: &'static str, model: &'a str, observer: &'a Observer) -> Self {
+        Self { agent, provider, model, observer, began: Instant::now(), outcome: DROPPED }
     }
 
     /// It succeeded.
     pub(super) fn succeeded(mut self, used: Usage) {
         self.outcome = "ok";
         debug!(
-            job.id = %self.job.id,
-            agent.id = %self.job.agent,
+            agent.id = %self.agent,
             provider.name = self.provider,
             model.name = self.model,
             outcome = self.outcome,
@@ -48,8 +47,7 @@ impl<'a> Watch<'a> {
     pub(super) fn failed(mut self, error: &ProviderError, used: Usage) {
         self.outcome = error.kind.code().name();
         warn!(
-            job.id = %self.job.id,
-            agent.id = %self.job.agent,
+            agent.id = %self.agent,
             provider.name = self.provider,
             model.name = self.model,
             outcome = self.outcome,
@@ -70,8 +68,7 @@ impl Drop for Watch<'_> {
     fn drop(&mut self) {
         if self.outcome == DROPPED {
             debug!(
-                job.id = %self.job.id,
-                agent.id = %self.job.agent,
+                agent.id = %self.agent,
                 provider.name = self.provider,
                 model.name = self.model,
                 outcome = DROPPED,
