@@ -1,4 +1,13 @@
 //! The side that runs agents: what a job becomes once it has been pulled from the queue.
 
 pub mod agent;
+pub mod agents;
+pub mod config;
+pub mod finisher;
+pub mod pipeline;
+pub mod pool;
 pub mod providers;
+pub mod reply;
+pub mod run;
+pub mod started;
+pub mod worker;
