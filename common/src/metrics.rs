@@ -1,14 +1,19 @@
 //! What both processes count: the one home of prometheus-client.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, text},
     metrics::{
+        MetricType,
         counter::{ConstCounter, Counter},
         family::Family,
-        gauge::Gauge,
+        gauge::ConstGauge,
         histogram::{Histogram, exponential_buckets},
     },
     registry::{Registry, Unit},
@@ -61,12 +66,11 @@ struct LimitLabels {
 type HistogramFamily<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// All counters of a process. Those that it never moves stay away from its output or at zero.
-#[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
     request_duration: HistogramFamily<RouteLabels>,
-    waiters: Gauge,
+    waiters: Arc<OnceLock<Source>>,
     accepted: Family<ChannelLabels, Counter>,
     finished: Family<FinishLabels, Counter>,
     queue_wait: Histogram,
@@ -84,7 +88,7 @@ impl Metrics {
             registry: Registry::with_prefix("frontdesk"),
             requests: Family::default(),
             request_duration: Family::new_with_constructor(durations),
-            waiters: Gauge::default(),
+            waiters: Arc::default(),
             accepted: Family::default(),
             finished: Family::default(),
             queue_wait: durations(),
@@ -95,7 +99,19 @@ impl Metrics {
             rate_limited: Family::default(),
         };
         metrics.register();
-        metrics.registry.register_collector(Box::new(Statements(statements)));
+        let statements = Arc::new(OnceLock::from(Box::new(statements) as Source));
+        metrics.registry.register_collector(Box::new(Read {
+            name: "store_statements",
+            help: "Statements sent to the database",
+            kind: MetricType::Counter,
+            source: statements,
+        }));
+        metrics.registry.register_collector(Box::new(Read {
+            name: "waiters",
+            help: "Callers that wait for a job's end",
+            kind: MetricType::Gauge,
+            source: metrics.waiters.clone(),
+        }));
         metrics
     }
 
@@ -108,7 +124,6 @@ impl Metrics {
             Unit::Seconds,
             self.request_duration.clone(),
         );
-        registry.register("waiters", "Callers that wait for a job's end", self.waiters.clone());
         registry.register("jobs_accepted", "Jobs that the queue has taken", self.accepted.clone());
         registry.register("jobs_finished", "Jobs whose end is stored", self.finished.clone());
         registry.register_with_unit(
@@ -137,14 +152,9 @@ impl Metrics {
         self.request_duration.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
-    /// One more caller waits.
-    pub fn waiter_joined(&self) {
-        self.waiters.inc();
-    }
-
-    /// One caller less waits.
-    pub fn waiter_left(&self) {
-        self.waiters.dec();
+    /// From now on `waiters` says how many callers wait for a job's end. The first call counts.
+    pub fn count_waiters_with(&self, waiters: impl Fn() -> u64 + Send + Sync + 'static) {
+        let _ = self.waiters.set(Box::new(waiters));
     }
 
     /// The queue has taken a job.
@@ -202,23 +212,30 @@ fn durations() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 3.0, 13))
 }
 
-struct Statements<F>(F);
+type Source = Box<dyn Fn() -> u64 + Send + Sync>;
 
-impl<F> fmt::Debug for Statements<F> {
+/// A number that somebody else keeps, read when the page is made.
+struct Read {
+    name: &'static str,
+    help: &'static str,
+    kind: MetricType,
+    source: Arc<OnceLock<Source>>,
+}
+
+impl fmt::Debug for Read {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Statements")
+        f.debug_tuple("Read").field(&self.name).finish()
     }
 }
 
-impl<F: Fn() -> u64 + Send + Sync + 'static> Collector for Statements<F> {
+impl Collector for Read {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let sent = ConstCounter::new((self.0)());
-        sent.encode(encoder.encode_descriptor(
-            "store_statements",
-            "Statements sent to the database",
-            None,
-            sent.metric_type(),
-        )?)
+        let Some(source) = self.source.get() else { return Ok(()) };
+        let line = encoder.encode_descriptor(self.name, self.help, None, self.kind)?;
+        match self.kind {
+            MetricType::Counter => ConstCounter::new(source()).encode(line),
+            _ => ConstGauge::new(source()).encode(line),
+        }
     }
 }
 
@@ -230,7 +247,7 @@ mod tests {
     fn what_was_counted_is_on_the_page() {
         let metrics = Metrics::new(|| 17);
         metrics.request("/api/v1/chat", "POST", 200, Duration::from_millis(2));
-        metrics.waiter_joined();
+        metrics.count_waiters_with(|| 1);
         metrics.job_accepted(Channel::Api);
         metrics.job_finished(Channel::Api, MessageStatus::Completed);
         metrics.job_waited(Duration::from_millis(1));
