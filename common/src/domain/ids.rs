@@ -57,3 +57,7 @@ id! {
     /// One start of one gateway process: where replies for its callers go.
     GatewayId
 }
+id! {
+    /// One HTTP request, as answers and logs name it.
+    RequestId
+}
