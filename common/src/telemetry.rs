@@ -38,7 +38,7 @@ pub fn init_from_environment() -> Result<(), EnvError> {
     let registry = tracing_subscriber::registry().with(filter);
     match env::parse(FORMAT, Format::Pretty)? {
         Format::Pretty => registry.with(lines).init(),
-        Format::Json => registry.with(lines.json().flatten_event(true).with_ansi(false)).init(),
+        Format::Json => registry.with(lines.json().with_ansi(false)).init(),
     }
     std::panic::set_hook(Box::new(log_panic));
     Ok(())
