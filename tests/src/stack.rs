@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use common::domain::ids::GatewayId;
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -146,7 +147,7 @@ impl Stack {
         let lines: String = fields.iter().map(|(name, value)| format!("{name} = {value}\n")).collect();
         std::fs::write(&file, format!("[[agents]]\n{lines}")).expect("a file");
         let applied = self.admin(&["agent", "apply", account, file.to_str().expect("utf-8")]);
-        applied["agents"][0]["id"].as_str().expect("an id").to_owned()
+        applied[0]["id"].as_str().expect("an id").to_owned()
     }
 
     /// Makes a key, limited to `agents` unless there are none, and returns its secret.
@@ -230,7 +231,7 @@ impl Stack {
             .env("NATS_PASSWORD", PASSWORD)
             .env("FRONTDESK_LISTEN", address)
             .env("FRONTDESK_METRICS_LISTEN", "127.0.0.1:0");
-        let folder = self.folder.path().join(format!("gateway-{index}-{}", common::domain::ids::GatewayId::new()));
+        let folder = self.folder.path().join(format!("gateway-{index}-{}", GatewayId::new()));
         std::fs::create_dir(&folder)?;
         let mut process = Process::start("gateway", command, &folder)?;
         let url = listening(&mut process, "listening").await?;
@@ -244,7 +245,7 @@ impl Stack {
             .env("NATS_USER", "worker")
             .env("NATS_PASSWORD", PASSWORD)
             .env("FRONTDESK_WORKER_METRICS_LISTEN", "127.0.0.1:0");
-        let folder = self.folder.path().join(format!("worker-{}", common::domain::ids::GatewayId::new()));
+        let folder = self.folder.path().join(format!("worker-{}", GatewayId::new()));
         std::fs::create_dir(&folder)?;
         let mut process = Process::start("worker", command, &folder)?;
         listening(&mut process, "serving metrics").await?;

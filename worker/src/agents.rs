@@ -26,8 +26,6 @@ impl Agents {
 
     /// The agent in the version that a job pins; `None` when there is none.
     pub async fn version(&self, id: AgentId, version: i32) -> Result<Option<Arc<Agent>>, StoreError> {
-        self.cache
-            .get((id, version), || async { Ok(self.store.agent_version(id, version).await?.map(Arc::new)) })
-            .await
+        self.cache.get((id, version), || async { Ok(self.store.agent_version(id, version).await?.map(Arc::new)) }).await
     }
 }

@@ -13,8 +13,16 @@ use common::{
     },
     lifecycle::Lifecycle,
     metrics::Metrics,
-    queue::{connection::Connection, dead, delivery::{Delivery, EnvelopeError}, replies::ReplySender},
-    store::{connection::Store, messages::{Committed, Start}},
+    queue::{
+        connection::Connection,
+        dead,
+        delivery::{Delivery, EnvelopeError},
+        replies::ReplySender,
+    },
+    store::{
+        connection::Store,
+        messages::{Committed, Start},
+    },
 };
 use tracing::{Instrument as _, error, info, info_span, warn};
 

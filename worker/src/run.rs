@@ -3,20 +3,18 @@
 use std::{sync::Arc, time::Duration};
 
 use common::{
-    domain::{
-        agent::Agent,
-        job::Job,
-        message::MessageStatus,
-        reply::Outcome,
-        time::Millis,
-    },
+    domain::{agent::Agent, job::Job, message::MessageStatus, reply::Outcome, time::Millis},
     queue::delivery::Delivery,
     store::messages::StartedJob,
 };
 use tokio::time::{Instant, interval_at, sleep_until};
 
 use crate::{
-    agent::{error::RunError, meter::Meter, runtime::{Event, Run}},
+    agent::{
+        error::RunError,
+        meter::Meter,
+        runtime::{Event, Run},
+    },
     pipeline::Pipeline,
     reply::Gatherer,
 };
@@ -82,9 +80,7 @@ fn conclude(job: &Job, gatherer: &Gatherer, started_at: Millis, starts: u32, res
         completed_at: Millis::now(),
     };
     match result {
-        Ok(run) => {
-            Ran::Ended(outcome(MessageStatus::Completed, Some(run.content), Some(run.model), run.usage, None))
-        }
+        Ok(run) => Ran::Ended(outcome(MessageStatus::Completed, Some(run.content), Some(run.model), run.usage, None)),
         Err(error) => match later(job, gatherer, &error) {
             Some(delay) => Ran::Later(delay),
             None => Ran::Ended(outcome(MessageStatus::Failed, None, None, error.usage, Some(error.failure))),
