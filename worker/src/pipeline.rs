@@ -248,13 +248,14 @@ fn is_overdue(delivery: &Delivery, job: &Job) -> bool {
 /// An end without a run's result.
 pub fn failed(code: FailureCode, message: &str, attempts: u32) -> Outcome {
     let status = if code == FailureCode::Expired { MessageStatus::Expired } else { MessageStatus::Failed };
+    let retryable = matches!(code, FailureCode::Expired | FailureCode::WorkerLost);
     Outcome {
         status,
         content: None,
         model: None,
         usage: Usage::default(),
         credits_charged: 0,
-        failure: Some(Failure { code, message: message.to_owned(), retryable: true }),
+        failure: Some(Failure { code, message: message.to_owned(), retryable }),
         attempts,
         started_at: None,
         completed_at: Millis::now(),
