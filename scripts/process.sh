@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154  # root comes from lib.sh
 # Processes that outlive a command, remembered in files. An id alone may be somebody else's by now, so the moment and
 # the boot in which the process started are kept beside it. Sourced after lib.sh; the caller sets run_dir.
 
@@ -68,6 +68,13 @@ hurry() {
   fi
 }
 
+# Ends the local model, which scripts/model looks after.
+end_model() {
+  [[ -s $run_dir/model.port ]] || return 0
+  "$root/scripts/model" stop "$(<"$run_dir/model.port")" || true
+  rm -f "$run_dir/model.port"
+}
+
 # Ends all parts: the gateway first, since its open calls need the workers, and the workers need NATS.
 end_all() {
   local part names
@@ -76,4 +83,5 @@ end_all() {
     mapfile -t names < <(remembered "$part")
     end "${names[@]}"
   done
+  end_model
 }
