@@ -1,1 +1,9 @@
-//! stub
+//! The database's tables, step by step. Each step is frozen once it has run anywhere: it imports nothing of ours.
+
+mod columns;
+mod m20261121_000001_accounts;
+mod m20261121_000002_api_keys;
+mod m20261121_000003_agents;
+mod m20261121_000004_messages;
+mod m20261121_000005_ledger;
+pub mod migrator;

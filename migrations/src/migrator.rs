@@ -1,0 +1,38 @@
+//! The list of steps, and applying those that are missing.
+
+use std::collections::HashSet;
+
+use sea_orm_migration::{prelude::*, sea_orm::DatabaseTransaction};
+
+use crate::{
+    m20261121_000001_accounts, m20261121_000002_api_keys, m20261121_000003_agents, m20261121_000004_messages,
+    m20261121_000005_ledger,
+};
+
+struct Migrator;
+
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![
+            Box::new(m20261121_000001_accounts::Migration),
+            Box::new(m20261121_000002_api_keys::Migration),
+            Box::new(m20261121_000003_agents::Migration),
+            Box::new(m20261121_000004_messages::Migration),
+            Box::new(m20261121_000005_ledger::Migration),
+        ]
+    }
+}
+
+/// Applies what is missing, inside `transaction`: all of it, or nothing. The caller holds a lock, so that no
+/// other process does the same.
+///
+/// A database that knows every step of ours and some more belongs to a newer release that runs beside this
+/// one; it is left as it is.
+pub async fn apply(transaction: &DatabaseTransaction) -> Result<(), DbErr> {
+    let applied = Migrator::get_migration_models(transaction).await?;
+    let applied: HashSet<String> = applied.into_iter().map(|model| model.version).collect();
+    if Migrator::migrations().iter().all(|migration| applied.contains(migration.name())) {
+        return Ok(());
+    }
+    Migrator::up(transaction, None).await
+}
