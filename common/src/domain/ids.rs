@@ -61,3 +61,7 @@ id! {
     /// One HTTP request, as answers and logs name it.
     RequestId
 }
+id! {
+    /// An entry in the ledger; a charge has the id of its message.
+    EntryId
+}
