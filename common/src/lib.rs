@@ -10,5 +10,6 @@ pub mod ops;
 pub mod queue;
 pub mod readiness;
 pub mod retry;
+pub mod store;
 pub mod telemetry;
 pub mod traceparent;

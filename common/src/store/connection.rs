@@ -1,0 +1,113 @@
+//! The store itself: its settings, and what all parts of it share.
+
+use std::{
+    fmt,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbBackend};
+use tokio::{sync::Mutex, time::timeout};
+
+use super::{error::StoreError, place::Place};
+use crate::env::{self, EnvError};
+
+/// How long a call of the store may take. A database that is frozen rather than down ends here.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Where the database is.
+#[derive(Clone)]
+pub struct StoreConfig {
+    /// `sqlite://path/to/file.db?mode=rwc` or `postgres://user:password@host:port/database`.
+    pub url: String,
+    /// The most connections that this process opens.
+    pub max_connections: u32,
+}
+
+impl StoreConfig {
+    /// Reads `DATABASE_URL` (a file under `.data`) and `FRONTDESK_DB_CONNECTIONS` (8; 1 to 1,000).
+    pub fn from_environment() -> Result<Self, EnvError> {
+        Ok(Self {
+            url: env::text("DATABASE_URL").unwrap_or_else(|| "sqlite://.data/frontdesk.db?mode=rwc".to_owned()),
+            max_connections: env::within("FRONTDESK_DB_CONNECTIONS", 8, 1..=1_000)?,
+        })
+    }
+}
+
+impl fmt::Debug for StoreConfig {
+    /// Leaves the URL out: it may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreConfig").field("max_connections", &self.max_connections).finish_non_exhaustive()
+    }
+}
+
+/// The database, through a pool of connections. Clones share the pool.
+#[derive(Clone)]
+pub struct Store {
+    pub(super) db: DatabaseConnection,
+    /// Whose turn it is to write on SQLite. Its own waiting is a polling sleep, in no order; this queue is fair.
+    pub(super) turn: Option<Arc<Mutex<()>>>,
+    statements: Arc<AtomicU64>,
+}
+
+impl Store {
+    /// Opens the database. On SQLite the file and its directory are made when they are not there.
+    pub async fn connect(config: &StoreConfig) -> Result<Self, StoreError> {
+        let mut db = Place::parse(&config.url)?.open(config.max_connections).await?;
+        let statements = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&statements);
+        db.set_metric_callback(move |_| {
+            counter.fetch_add(1, Ordering::Relaxed);
+        });
+        let turn = (db.get_database_backend() == DbBackend::Sqlite).then(Arc::default);
+        Ok(Self { db, turn, statements })
+    }
+
+    /// How many statements were sent so far, without pings and the ends of transactions.
+    pub fn queries(&self) -> u64 {
+        self.statements.load(Ordering::Relaxed)
+    }
+
+    /// Whether the database answers and has our tables.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        within_patience(async {
+            self.db.execute_unprepared("SELECT 1 FROM accounts LIMIT 1").await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Closes all connections, when those in use come back.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        Ok(self.db.close_by_ref().await?)
+    }
+}
+
+/// The result of `call`, unless it takes too long.
+pub(super) async fn within_patience<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    match timeout(PATIENCE, call).await {
+        Ok(result) => result,
+        Err(_) => Err(StoreError::Unavailable(format!("no answer within {PATIENCE:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_do_not_show_the_url() {
+        let config = StoreConfig { url: "postgres://desk:s3cret@host/desk".to_owned(), max_connections: 3 };
+        assert!(!format!("{config:?}").contains("s3cret"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn patience_ends() {
+        let frozen = within_patience(std::future::pending::<Result<(), StoreError>>());
+        assert!(frozen.await.expect_err("no answer").is_transient());
+    }
+}

@@ -1,0 +1,47 @@
+//! Write transactions: the one way to change anything.
+
+use std::ops::Deref;
+
+use sea_orm::{DatabaseTransaction, SqliteTransactionMode, TransactionOptions, TransactionTrait as _};
+use tokio::sync::OwnedMutexGuard;
+
+use super::{connection::Store, error::StoreError};
+
+/// A transaction that may write. Dropped without [`Write::commit`], it leaves nothing behind.
+pub(super) struct Write {
+    // Declared first, so that the roll-back is under way before the next writer has its turn.
+    transaction: DatabaseTransaction,
+    _turn: Option<OwnedMutexGuard<()>>,
+}
+
+impl Store {
+    /// Begins to write. On SQLite the transaction takes the write lock at once: one that reads first and locks
+    /// later fails with "database is locked" when another has written between.
+    pub(super) async fn write(&self) -> Result<Write, StoreError> {
+        let turn = match &self.turn {
+            Some(turn) => Some(turn.clone().lock_owned().await),
+            None => None,
+        };
+        let immediate = TransactionOptions {
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        };
+        let transaction = self.db.begin_with_options(immediate).await?;
+        Ok(Write { transaction, _turn: turn })
+    }
+}
+
+impl Write {
+    /// Makes it durable.
+    pub(super) async fn commit(self) -> Result<(), StoreError> {
+        Ok(self.transaction.commit().await?)
+    }
+}
+
+impl Deref for Write {
+    type Target = DatabaseTransaction;
+
+    fn deref(&self) -> &DatabaseTransaction {
+        &self.transaction
+    }
+}
