@@ -98,6 +98,19 @@ pub(super) async fn within_patience<T>(call: impl Future<Output = Result<T, Stor
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::testing::{account, on_each_database};
+
+    #[tokio::test]
+    async fn statements_are_counted_and_pings_are_not() {
+        on_each_database(async |store| {
+            let before = store.queries();
+            store.ping().await.expect("an answer");
+            assert_eq!(store.queries(), before);
+            account(&store).await;
+            assert_eq!(store.queries(), before + 1);
+        })
+        .await;
+    }
 
     #[test]
     fn settings_do_not_show_the_url() {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use sea_orm::{
-    DbErr, RuntimeErr,
+    DbErr, RuntimeErr, SqlErr,
     sqlx::{self, sqlite::SqliteError},
 };
 
@@ -92,6 +92,16 @@ impl From<DbErr> for StoreError {
         // Only the text is kept: the database's own error value quotes whole rows in its details.
         if passing { Self::Unavailable(error.to_string()) } else { Self::Refused(error.to_string()) }
     }
+}
+
+/// Whether `error` says that a unique value is there already.
+pub(super) fn is_taken(error: &DbErr) -> bool {
+    matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_)))
+}
+
+/// Whether `error` says that the row it refers to is not there.
+pub(super) fn is_orphan(error: &DbErr) -> bool {
+    matches!(error.sql_err(), Some(SqlErr::ForeignKeyConstraintViolation(_)))
 }
 
 fn is_passing(error: &sqlx::Error) -> bool {

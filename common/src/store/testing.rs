@@ -3,7 +3,10 @@
 use sea_orm::{ConnectionTrait as _, Database};
 
 use super::connection::{Store, StoreConfig};
-use crate::{domain::ids::MessageId, env};
+use crate::{
+    domain::{account::Account, ids::MessageId},
+    env,
+};
 
 /// Runs `test` with the settings of an empty SQLite file, and of an empty PostgreSQL database where
 /// `FRONTDESK_TEST_POSTGRES` is the URL of a server in which databases may be made.
@@ -34,4 +37,10 @@ pub(super) async fn on_each_database(test: impl AsyncFn(Store)) {
 
 fn config(url: String) -> StoreConfig {
     StoreConfig { url, max_connections: 8 }
+}
+
+/// An account with some name.
+pub(super) async fn account(store: &Store) -> Account {
+    let name = format!("acme {}", MessageId::new());
+    store.create_account(&name, "desk@example.com").await.expect("a new account")
 }

@@ -45,3 +45,24 @@ impl Deref for Write {
         &self.transaction
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #[tokio::test]
+    async fn a_dropped_write_leaves_nothing_and_lets_the_next_one_in() {
+        use sea_orm::ConnectionTrait as _;
+
+        use crate::store::testing::{account, on_each_database};
+
+        on_each_database(async |store| {
+            account(&store).await;
+            {
+                let write = store.write().await.expect("a turn");
+                write.execute_unprepared("DELETE FROM accounts").await.expect("to delete");
+            }
+            account(&store).await;
+            assert_eq!(store.accounts().await.expect("accounts").len(), 2);
+        })
+        .await;
+    }
+}

@@ -1,0 +1,6 @@
+//! The tables as sea-orm sees them, for the paths that need not be fast. They are read nowhere outside the store.
+
+pub(super) mod account;
+pub(super) mod agent;
+pub(super) mod agent_version;
+pub(super) mod api_key;
