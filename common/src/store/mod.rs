@@ -3,11 +3,17 @@
 pub mod accounts;
 pub mod agents;
 pub mod connection;
+pub mod credits;
 mod entity;
 pub mod error;
+mod finish;
 pub mod keys;
+pub mod messages;
 mod migrate;
 mod place;
+pub mod rows;
+mod sql;
 #[cfg(test)]
 mod testing;
+pub mod usage;
 mod write;

@@ -1,10 +1,24 @@
 //! Databases for the store's tests: a new one of each kind for each test.
 
+use std::sync::Arc;
+
 use sea_orm::{ConnectionTrait as _, Database};
 
-use super::connection::{Store, StoreConfig};
+use super::{
+    connection::{Store, StoreConfig},
+    messages::{Finish, StartedJob},
+};
 use crate::{
-    domain::{account::Account, ids::MessageId},
+    domain::{
+        account::Account,
+        channel::Channel,
+        failure::{Failure, FailureCode},
+        ids::{AccountId, AgentId, KeyId, MessageId},
+        job::{JOB_VERSION, Job, Lane, Price, Turn},
+        message::{MessageStatus, Usage},
+        reply::Outcome,
+        time::Millis,
+    },
     env,
 };
 
@@ -43,4 +57,58 @@ fn config(url: String) -> StoreConfig {
 pub(super) async fn account(store: &Store) -> Account {
     let name = format!("acme {}", MessageId::new());
     store.create_account(&name, "desk@example.com").await.expect("a new account")
+}
+
+/// A job of `account` that costs a micro-credit a token.
+pub(super) fn job(account: AccountId) -> Arc<Job> {
+    let now = Millis::now();
+    Arc::new(Job {
+        v: JOB_VERSION,
+        id: MessageId::new(),
+        account,
+        key: KeyId::new(),
+        agent: AgentId::new(),
+        agent_version: 1,
+        channel: Channel::Api,
+        lane: Lane::Interactive,
+        turns: vec![Turn::user("good morning")],
+        new_chat: true,
+        created_at: now,
+        publish_by: now,
+        start_by: now,
+        wait_until: None,
+        reply_to: None,
+        stream: false,
+        price: Price { input: 1_000, output: 1_000 },
+        balance: 0,
+    })
+}
+
+/// An end of `job` with `content`, after 3 + 4 tokens.
+pub(super) fn completed(job: &Arc<Job>, content: &str) -> Finish {
+    let outcome = Outcome {
+        status: MessageStatus::Completed,
+        content: Some(content.to_owned()),
+        model: Some("demo".to_owned()),
+        usage: Usage { input_tokens: 3, output_tokens: 4, estimated: true },
+        credits_charged: 7,
+        failure: None,
+        attempts: 1,
+        started_at: Some(job.created_at),
+        completed_at: Millis::now(),
+    };
+    Finish { job: job.clone(), outcome }
+}
+
+/// An end of `job` without an answer.
+pub(super) fn failed(job: &Arc<Job>) -> Finish {
+    let failure = Failure { code: FailureCode::Truncated, message: "it broke off".to_owned(), retryable: true };
+    let Finish { job, outcome } = completed(job, "");
+    let outcome = Outcome { status: MessageStatus::Failed, content: None, failure: Some(failure), ..outcome };
+    Finish { job, outcome }
+}
+
+/// `job`, begun for the first time.
+pub(super) fn started(job: &Arc<Job>) -> StartedJob {
+    StartedJob { job: job.clone(), started_at: Millis::now(), attempts: 1 }
 }

@@ -48,11 +48,51 @@ impl Deref for Write {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::future::join_all;
+
+    use crate::{
+        lifecycle::Lifecycle,
+        store::{
+            connection::Store,
+            testing::{account, completed, job, on_each_empty_database},
+        },
+    };
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn four_processes_write_without_locking_each_other_out() {
+        on_each_empty_database(async |config| {
+            let stores: Vec<Store> = join_all((0..4).map(|_| async {
+                let store = Store::connect(&config).await.expect("to connect");
+                store.migrate().await.expect("to migrate");
+                store
+            }))
+            .await;
+            let account = account(&stores[0]).await.id;
+            let tasks = Lifecycle::new();
+            let writers = stores.iter().flat_map(|store| [store.clone(), store.clone()]).map(|store| {
+                tasks.spawn(async move {
+                    for _ in 0..25 {
+                        let group: Vec<_> = (0..7).map(|_| completed(&job(account), "done")).collect();
+                        store.finish(&group).await.expect("no lock that lasts");
+                        store.grant(account, 1, "").await.expect("no lock that lasts");
+                    }
+                })
+            });
+            join_all(writers).await.into_iter().for_each(|writer| writer.expect("no panic"));
+            let (grants, charges) = (8 * 25, 8 * 25 * 7 * 7);
+            assert_eq!(stores[0].balance(account).await.expect("a balance"), grants - charges);
+            for store in stores {
+                store.close().await.expect("to close");
+            }
+        })
+        .await;
+    }
+
     #[tokio::test]
     async fn a_dropped_write_leaves_nothing_and_lets_the_next_one_in() {
         use sea_orm::ConnectionTrait as _;
 
-        use crate::store::testing::{account, on_each_database};
+        use crate::store::testing::on_each_database;
 
         on_each_database(async |store| {
             account(&store).await;

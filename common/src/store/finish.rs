@@ -1,0 +1,277 @@
+//! The end of jobs: stored result, ledger and balance in one transaction, many jobs at a time.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use sea_orm::{ConnectionTrait as _, Statement, Value};
+
+use super::{
+    connection::{Store, within_patience},
+    credits::{BALANCE_LIMIT, LedgerKind},
+    error::StoreError,
+    messages::{Committed, Finish},
+    rows::{self, COLUMNS, HEAD, State},
+    sql::{self, Insert},
+    write::Write,
+};
+use crate::domain::{account::MicroCredits, ids::MessageId, reply::Outcome};
+
+const ENDED: Insert = Insert {
+    head: HEAD,
+    columns: COLUMNS,
+    tail: "ON CONFLICT (id) DO UPDATE SET status = excluded.status, content = excluded.content, \
+           model = excluded.model, input_tokens = excluded.input_tokens, output_tokens = excluded.output_tokens, \
+           usage_estimated = excluded.usage_estimated, credits_charged = excluded.credits_charged, \
+           attempts = excluded.attempts, error_code = excluded.error_code, error_message = excluded.error_message, \
+           error_retryable = excluded.error_retryable, started_at = excluded.started_at, \
+           completed_at = excluded.completed_at \
+           WHERE messages.status IN ('queued', 'in_progress') RETURNING id",
+};
+
+const CHARGED: Insert = Insert {
+    head: "ledger (id, account_id, key_id, agent_id, day, kind, model, input_tokens, output_tokens, estimated, \
+           amount, created_at)",
+    columns: 12,
+    tail: "ON CONFLICT (id) DO NOTHING",
+};
+
+impl Store {
+    /// Stores how the jobs of `group` ended, in one transaction: for each message that has not ended yet its row,
+    /// its entry in the ledger, and the charge. The ids are distinct. The answer is in the order of the group.
+    ///
+    /// After an error nothing of the group is stored (after [`StoreError::Unavailable`] perhaps all of it), and
+    /// doing it again, as a whole or one by one, is harmless.
+    pub async fn finish(&self, group: &[Finish]) -> Result<Vec<Committed>, StoreError> {
+        if group.is_empty() {
+            return Ok(Vec::new());
+        }
+        within_patience(async {
+            // In one order everywhere: PostgreSQL locks row by row, and two orders would be a deadlock.
+            let mut sorted: Vec<_> = group.iter().collect();
+            sorted.sort_unstable_by_key(|finish| finish.job.id);
+            let write = self.write().await?;
+            let won = end(&write, &sorted).await?;
+            let (winners, losers): (Vec<_>, Vec<_>) =
+                sorted.into_iter().partition(|finish| won.contains(&finish.job.id));
+            enter(&write, &winners).await?;
+            take(&write, &winners).await?;
+            let losers: Vec<_> = losers.into_iter().map(|finish| finish.job.id).collect();
+            let stored = rows::outcomes(&*write, &losers).await?;
+            write.commit().await?;
+            answer(group, &won, stored)
+        })
+        .await
+    }
+}
+
+/// Writes the rows of messages that have not ended; gives the ids of those.
+async fn end(write: &Write, group: &[&Finish]) -> Result<HashSet<MessageId>, StoreError> {
+    let mut won = HashSet::with_capacity(group.len());
+    for portion in sql::portions(group.len()) {
+        let mut values = Vec::with_capacity(portion.len() * COLUMNS);
+        for finish in &group[portion] {
+            let state = State::Ended { outcome: &finish.outcome, credits_charged: charge(finish) };
+            rows::push(&mut values, &finish.job, &state)?;
+        }
+        for row in write.query_all_raw(ENDED.statement(write.get_database_backend(), values)).await? {
+            won.insert(MessageId(row.try_get_by_index(0)?));
+        }
+    }
+    Ok(won)
+}
+
+/// Enters what was used into the ledger.
+async fn enter(write: &Write, winners: &[&Finish]) -> Result<(), StoreError> {
+    for portion in sql::portions(winners.len()) {
+        let mut values = Vec::with_capacity(portion.len() * CHARGED.columns);
+        for finish in &winners[portion] {
+            push_entry(&mut values, finish);
+        }
+        write.execute_raw(CHARGED.statement(write.get_database_backend(), values)).await?;
+    }
+    Ok(())
+}
+
+fn push_entry(values: &mut Vec<Value>, finish: &Finish) {
+    let Finish { job, outcome } = finish;
+    values.extend([
+        job.id.0.into(),
+        job.account.0.into(),
+        job.key.0.into(),
+        job.agent.0.into(),
+        outcome.completed_at.day().into(),
+        LedgerKind::Charge.name().into(),
+        sql::text(outcome.model.as_deref()),
+        i64::from(outcome.usage.input_tokens).into(),
+        i64::from(outcome.usage.output_tokens).into(),
+        outcome.usage.estimated.into(),
+        (-charge(finish)).into(),
+        outcome.completed_at.0.into(),
+    ]);
+}
+
+/// Takes what was used from the balances, which stop at their lower limit: a job must never fail to end.
+async fn take(write: &Write, winners: &[&Finish]) -> Result<(), StoreError> {
+    let mut charges: BTreeMap<_, MicroCredits> = BTreeMap::new();
+    for finish in winners {
+        let sum = charges.entry(finish.job.account).or_default();
+        *sum = within_limit(sum.saturating_add(charge(finish)));
+    }
+    let update = format!(
+        "UPDATE accounts SET balance = CASE WHEN balance - $1 < -{BALANCE_LIMIT} THEN -{BALANCE_LIMIT} \
+         ELSE balance - $1 END WHERE id = $2"
+    );
+    for (account, sum) in charges.into_iter().filter(|(_, sum)| *sum != 0) {
+        let values = [sum.into(), account.0.into()];
+        write.execute_raw(Statement::from_sql_and_values(write.get_database_backend(), &update, values)).await?;
+    }
+    Ok(())
+}
+
+/// What one message costs.
+fn charge(finish: &Finish) -> MicroCredits {
+    within_limit(finish.job.price.charge(finish.outcome.usage))
+}
+
+fn within_limit(credits: MicroCredits) -> MicroCredits {
+    credits.clamp(-BALANCE_LIMIT, BALANCE_LIMIT)
+}
+
+fn answer(
+    group: &[Finish],
+    won: &HashSet<MessageId>,
+    stored: Vec<(MessageId, Outcome)>,
+) -> Result<Vec<Committed>, StoreError> {
+    let mut stored: HashMap<_, _> = stored.into_iter().collect();
+    let committed = group.iter().map(|finish| {
+        let id = finish.job.id;
+        if won.contains(&id) {
+            return Ok(Committed::Won { credits_charged: charge(finish) });
+        }
+        Ok(Committed::Lost(stored.remove(&id).ok_or(StoreError::Missing("message"))?))
+    });
+    committed.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+    use sea_orm::DbBackend;
+
+    use super::*;
+    use crate::{
+        domain::{ids::AccountId, job::Price},
+        store::testing::{account, completed, failed, job, on_each_database, started},
+    };
+
+    const WON: Committed = Committed::Won { credits_charged: 7 };
+
+    #[tokio::test]
+    async fn the_first_end_wins_and_later_ones_learn_it() {
+        on_each_database(async |store| {
+            let owner = account(&store).await.id;
+            let (fresh, begun) = (job(owner), job(owner));
+            store.mark_started(&[started(&begun)]).await.expect("its row");
+            let first = [completed(&begun, "one"), failed(&fresh)];
+            assert_eq!(store.finish(&first).await.expect("to finish"), [WON, WON]);
+            let other = job(owner);
+            let second = [completed(&fresh, "two"), completed(&other, "two"), completed(&begun, "two")];
+            let stored = |finish: &Finish| Committed::Lost(finish.outcome.clone());
+            assert_eq!(store.finish(&second).await.expect("to finish"), [stored(&first[1]), WON, stored(&first[0])]);
+            assert_eq!(store.balance(owner).await.expect("a balance"), -21);
+            assert_eq!(store.ledger(owner, 9).await.expect("the ledger").len(), 3);
+        })
+        .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn of_ends_at_once_one_wins_and_one_is_billed() {
+        on_each_database(async |store| {
+            let owner = account(&store).await.id;
+            let jobs: Vec<_> = (0..40).map(|_| job(owner)).collect();
+            let answers = join_all((0..6).map(|worker: usize| {
+                let mut group: Vec<_> = jobs.iter().map(|job| completed(job, &worker.to_string())).collect();
+                // Each worker in an order of its own.
+                group.rotate_left(worker * 7);
+                let store = &store;
+                async move {
+                    let committed = store.finish(&group).await.expect("to finish");
+                    let ids = group.iter().map(|finish| finish.job.id);
+                    ids.zip(committed).map(|(id, committed)| (worker, id, committed)).collect::<Vec<_>>()
+                }
+            }))
+            .await;
+            let mut winner: HashMap<MessageId, usize> = HashMap::new();
+            for (worker, id, committed) in answers.iter().flatten() {
+                if *committed == WON {
+                    assert_eq!(winner.insert(*id, *worker), None, "two won");
+                }
+            }
+            for (_, id, committed) in answers.iter().flatten() {
+                let content = winner[id].to_string();
+                assert!(!matches!(committed, Committed::Lost(stored) if stored.content.as_ref() != Some(&content)));
+            }
+            assert_eq!(winner.len(), jobs.len());
+            assert_eq!(store.balance(owner).await.expect("a balance"), -7 * 40);
+            assert_eq!(store.ledger(owner, 999).await.expect("the ledger").len(), 40);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_row_that_is_refused_takes_its_group_along_and_no_more() {
+        on_each_database(async |store| {
+            let owner = account(&store).await.id;
+            let refuse = match store.db.get_database_backend() {
+                DbBackend::Sqlite => {
+                    "CREATE TRIGGER refuse BEFORE INSERT ON ledger WHEN NEW.model = 'cursed' \
+                     BEGIN SELECT RAISE(ABORT, 'cursed'); END"
+                }
+                _ => "ALTER TABLE ledger ADD CHECK (model <> 'cursed')",
+            };
+            store.db.execute_unprepared(refuse).await.expect("a rule");
+            let mut group: Vec<_> = (0..5).map(|_| completed(&job(owner), "done")).collect();
+            group[3].outcome.model = Some("cursed".to_owned());
+            let refused = store.finish(&group).await.expect_err("the whole group");
+            assert!(!refused.is_transient(), "{refused}");
+            assert!(store.message(group[0].job.id).await.expect("an answer").is_none());
+            assert_eq!(store.balance(owner).await.expect("a balance"), 0);
+            for (place, finish) in group.iter().enumerate() {
+                let alone = store.finish(std::slice::from_ref(finish)).await;
+                assert_eq!(alone.is_ok(), place != 3, "{alone:?}");
+            }
+            assert_eq!(store.balance(owner).await.expect("a balance"), -7 * 4);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn whatever_a_model_says_and_costs_is_stored() {
+        on_each_database(async |store| {
+            let owner = account(&store).await.id;
+            let dearly = || {
+                let mut dear = (*job(owner)).clone();
+                dear.price = Price { input: i64::MAX, output: i64::MAX };
+                let mut finish = completed(&dear.into(), "zero \0 and 'quotes' \u{1f980}");
+                finish.outcome.usage.output_tokens = u32::MAX;
+                finish
+            };
+            let finish = dearly();
+            for group in [vec![dearly(), dearly()], vec![dearly(), finish.clone()]] {
+                store.finish(&group).await.expect("to finish");
+            }
+            let stored = store.outcomes(&[finish.job.id]).await.expect("outcomes").remove(0).1;
+            assert_eq!(stored.content.as_deref(), Some("zero \u{fffd} and 'quotes' \u{1f980}"));
+            assert_eq!(store.balance(owner).await.expect("a balance"), -BALANCE_LIMIT);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_job_ends_also_when_its_account_is_gone() {
+        on_each_database(async |store| {
+            assert_eq!(store.finish(&[completed(&job(AccountId::new()), "done")]).await.expect("to finish"), [WON]);
+            assert!(store.finish(&[]).await.expect("nothing to do").is_empty());
+        })
+        .await;
+    }
+}
