@@ -1,0 +1,5 @@
+//! The operator's subcommands, one file per noun.
+
+pub mod error;
+pub mod names;
+pub mod output;
