@@ -1,5 +1,6 @@
 //! The operator's subcommands, one file per noun.
 
+pub mod context;
 pub mod error;
 pub mod names;
 pub mod output;
