@@ -1,5 +1,8 @@
 //! The operator's subcommands, one file per noun.
 
+pub mod accounts;
+pub mod amount;
+pub mod channels;
 pub mod context;
 pub mod error;
 pub mod names;
