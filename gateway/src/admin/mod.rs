@@ -5,5 +5,6 @@ pub mod amount;
 pub mod channels;
 pub mod context;
 pub mod error;
+pub mod keys;
 pub mod names;
 pub mod output;
