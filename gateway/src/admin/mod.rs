@@ -1,6 +1,8 @@
 //! The operator's subcommands, one file per noun.
 
 pub mod accounts;
+pub mod agent_file;
+pub mod agents;
 pub mod amount;
 pub mod channels;
 pub mod context;
