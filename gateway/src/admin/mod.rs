@@ -14,4 +14,5 @@ pub mod keys;
 pub mod migrate;
 pub mod names;
 pub mod output;
+pub mod run;
 pub mod usage;
