@@ -1,0 +1,3 @@
+//! The HTTP side: takes prompts from callers, has them run through the queue, and answers.
+
+pub mod rate_limit;
