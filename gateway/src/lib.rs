@@ -1,3 +1,4 @@
 //! The HTTP side: takes prompts from callers, has them run through the queue, and answers.
 
+pub mod prices;
 pub mod rate_limit;
