@@ -2,7 +2,10 @@
 
 pub mod dispatcher;
 pub mod error;
+pub mod extract;
 pub mod fault;
+pub mod fields;
 pub mod prices;
 pub mod rate_limit;
+pub mod respond;
 pub mod waiter;

@@ -1,0 +1,213 @@
+//! A JSON object read field by field, so that whatever is wrong with it is said with the field's name.
+
+use std::str::FromStr;
+
+use serde_json::{Map, Value};
+
+/// What is wrong with a body: a sentence that names the field.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct FieldFault(pub String);
+
+/// The fields of an object that have not been read yet. Unknown ones are ignored; `null` is as good as absent.
+#[derive(Debug)]
+pub struct Fields {
+    /// Where the object is in the body, with the dot after it; empty for the body itself.
+    place: String,
+    map: Map<String, Value>,
+}
+
+impl Fields {
+    /// The object in `body`.
+    ///
+    /// # Errors
+    /// When it is no UTF-8, no JSON, nested too deeply, no object, or holds U+0000 anywhere.
+    pub fn parse(body: &[u8]) -> Result<Self, FieldFault> {
+        let text = std::str::from_utf8(body)
+            .map_err(|error| FieldFault(format!("the body is not UTF-8 after byte {}", error.valid_up_to())))?;
+        if text.trim().is_empty() {
+            return Err(FieldFault("the body is empty; a JSON object is needed".to_owned()));
+        }
+        // The parser's own limit on nesting keeps a bomb from the stack.
+        let value: Value =
+            serde_json::from_str(text).map_err(|error| FieldFault(format!("the body is not usable JSON: {error}")))?;
+        if let Some(place) = place_of_nul(&value) {
+            let place = place.trim_start_matches('.');
+            return Err(FieldFault(format!("`{place}` holds the character U+0000, which cannot be stored")));
+        }
+        match value {
+            Value::Object(map) => Ok(Self { place: String::new(), map }),
+            other => Err(FieldFault(format!("the body has to be a JSON object, not {}", kind(&other)))),
+        }
+    }
+
+    /// A string that has to be there.
+    pub fn text(&mut self, name: &str) -> Result<String, FieldFault> {
+        self.optional_text(name)?.ok_or_else(|| self.fault(name, "is missing"))
+    }
+
+    /// A string that may be absent.
+    pub fn optional_text(&mut self, name: &str) -> Result<Option<String>, FieldFault> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(other) => Err(self.wrong(name, "a string", &other)),
+        }
+    }
+
+    /// A string that has to be there and to say something.
+    pub fn words(&mut self, name: &str) -> Result<String, FieldFault> {
+        let text = self.text(name)?;
+        if is_blank(&text) { Err(self.fault(name, "must not be empty")) } else { Ok(text) }
+    }
+
+    /// An identifier that has to be there.
+    pub fn id<T: FromStr>(&mut self, name: &str) -> Result<T, FieldFault> {
+        self.text(name)?.parse().map_err(|_| self.fault(name, "is not a UUID"))
+    }
+
+    /// A boolean; absent is false.
+    pub fn flag(&mut self, name: &str) -> Result<bool, FieldFault> {
+        match self.take(name) {
+            None => Ok(false),
+            Some(Value::Bool(flag)) => Ok(flag),
+            Some(other) => Err(self.wrong(name, "a boolean", &other)),
+        }
+    }
+
+    /// A list of objects that may be absent.
+    pub fn objects(&mut self, name: &str) -> Result<Option<Vec<Self>>, FieldFault> {
+        let values = match self.take(name) {
+            None => return Ok(None),
+            Some(Value::Array(values)) => values,
+            Some(other) => return Err(self.wrong(name, "a list", &other)),
+        };
+        let object = |(index, value)| match value {
+            Value::Object(map) => Ok(Self { place: format!("{}{name}[{index}].", self.place), map }),
+            other => Err(self.wrong(&format!("{name}[{index}]"), "an object", &other)),
+        };
+        values.into_iter().enumerate().map(object).collect::<Result<_, _>>().map(Some)
+    }
+
+    /// A sentence about the field `name`.
+    pub fn fault(&self, name: &str, what: &str) -> FieldFault {
+        FieldFault(format!("`{}{name}` {what}", self.place))
+    }
+
+    fn take(&mut self, name: &str) -> Option<Value> {
+        self.map.remove(name).filter(|value| !value.is_null())
+    }
+
+    fn wrong(&self, name: &str, wanted: &str, found: &Value) -> FieldFault {
+        self.fault(name, &format!("has to be {wanted}, not {}", kind(found)))
+    }
+}
+
+/// Whether `text` says nothing.
+pub fn is_blank(text: &str) -> bool {
+    text.trim().is_empty()
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// Where a text or a name with U+0000 is. PostgreSQL cannot store such text, SQLite can: neither gets it.
+fn place_of_nul(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => text.contains('\0').then(String::new),
+        Value::Array(values) => {
+            let mut values = values.iter().enumerate();
+            values.find_map(|(index, value)| Some(format!("[{index}]{}", place_of_nul(value)?)))
+        }
+        Value::Object(map) => map.iter().find_map(|(name, value)| {
+            let name_is_bad = name.contains('\0').then(String::new);
+            Some(format!(".{}{}", shown(name), name_is_bad.or_else(|| place_of_nul(value))?))
+        }),
+        _ => None,
+    }
+}
+
+/// A name that the caller made up, fit for a sentence.
+fn shown(name: &str) -> String {
+    name.chars().take(64).map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use common::domain::ids::AgentId;
+
+    use super::*;
+
+    fn fields(body: &str) -> Fields {
+        Fields::parse(body.as_bytes()).expect("an object")
+    }
+
+    fn refusal(body: &[u8]) -> String {
+        Fields::parse(body).expect_err("no usable object").to_string()
+    }
+
+    #[test]
+    fn a_body_that_is_no_object_is_refused() {
+        assert_eq!(refusal(b"{\"a\":\"\xff\"}"), "the body is not UTF-8 after byte 6");
+        assert_eq!(refusal(b" \n"), "the body is empty; a JSON object is needed");
+        assert_eq!(refusal(b"[\"a\"]"), "the body has to be a JSON object, not a list");
+        for broken in ["{", "{\"a\":1}}", "{'a':1}", "{\"a\":\"\\ud800\"}", "{\"a\":1e999}", "\u{feff}{}", "NaN"] {
+            assert!(refusal(broken.as_bytes()).starts_with("the body is not usable JSON"), "{broken}");
+        }
+    }
+
+    #[test]
+    fn a_nesting_bomb_is_refused() {
+        for open in ["[", "{\"a\":"] {
+            let bomb = format!("{{\"x\":{}", open.repeat(20_000));
+            assert!(refusal(bomb.as_bytes()).contains("recursion limit"), "{open}");
+        }
+    }
+
+    #[test]
+    fn nul_is_found_wherever_it_hides() {
+        let holds = |place: &str| format!("`{place}` holds the character U+0000, which cannot be stored");
+        assert_eq!(refusal(br#"{"a":"b\u0000"}"#), holds("a"));
+        assert_eq!(refusal(br#"{"a":[{},{"b":"\u0000"}]}"#), holds("a[1].b"));
+        assert_eq!(refusal(br#"{"a":{"b\u0000":1}}"#), holds("a.b\u{fffd}"));
+        assert!(Fields::parse(br#"{"a":"\\u0000"}"#).is_ok());
+    }
+
+    #[test]
+    fn each_fault_names_its_field() {
+        let mut fields = fields(r#"{"n":5,"empty":" ","id":"x","list":[{"role":1},7],"null":null}"#);
+        assert_eq!(fields.text("gone").expect_err("absent").to_string(), "`gone` is missing");
+        assert_eq!(fields.text("null").expect_err("null").to_string(), "`null` is missing");
+        assert_eq!(fields.words("empty").expect_err("blank").to_string(), "`empty` must not be empty");
+        assert_eq!(fields.id::<AgentId>("id").expect_err("no UUID").to_string(), "`id` is not a UUID");
+        assert_eq!(fields.flag("n").expect_err("a number").to_string(), "`n` has to be a boolean, not a number");
+        assert_eq!(
+            fields.objects("list").expect_err("a number").to_string(),
+            "`list[1]` has to be an object, not a number"
+        );
+    }
+
+    #[test]
+    fn what_is_in_a_list_knows_its_place() {
+        let mut list = fields(r#"{"turns":[{"role":1}]}"#).objects("turns").expect("a list").expect("there");
+        assert_eq!(
+            list[0].text("role").expect_err("a number").to_string(),
+            "`turns[0].role` has to be a string, not a number"
+        );
+        assert_eq!(list[0].text("content").expect_err("absent").to_string(), "`turns[0].content` is missing");
+    }
+
+    #[test]
+    fn an_absent_flag_is_off() {
+        let mut fields = fields(r#"{"yes":true,"no":null}"#);
+        assert_eq!((fields.flag("yes"), fields.flag("no"), fields.flag("gone")), (Ok(true), Ok(false), Ok(false)));
+    }
+}
