@@ -1,5 +1,7 @@
 //! The HTTP side: takes prompts from callers, has them run through the queue, and answers.
 
+pub mod auth;
+pub mod context;
 pub mod dispatcher;
 pub mod error;
 pub mod extract;
