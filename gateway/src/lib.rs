@@ -7,6 +7,8 @@ pub mod error;
 pub mod extract;
 pub mod fault;
 pub mod fields;
+pub mod framing;
+pub mod observe;
 pub mod prices;
 pub mod rate_limit;
 pub mod respond;
