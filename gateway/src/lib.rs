@@ -1,7 +1,10 @@
 //! The HTTP side: takes prompts from callers, has them run through the queue, and answers.
 
 pub mod auth;
+pub mod channels;
 pub mod context;
+pub mod desk;
+pub mod directory;
 pub mod dispatcher;
 pub mod error;
 pub mod extract;
@@ -12,4 +15,5 @@ pub mod observe;
 pub mod prices;
 pub mod rate_limit;
 pub mod respond;
+pub mod state;
 pub mod waiter;

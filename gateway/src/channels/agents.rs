@@ -1,0 +1,234 @@
+//! `/api/agents`: the account's agents, and a chat with one of them, whole or as it is made.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension, Router,
+    body::Body,
+    extract::State,
+    response::{IntoResponse as _, Response},
+    routing::{get, post},
+};
+use common::domain::{
+    agent::Agent,
+    channel::Channel,
+    ids::AgentId,
+    job::{Role, Turn},
+    message::Usage,
+};
+use futures_util::stream;
+use http::{
+    HeaderName, HeaderValue, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE},
+};
+use serde::Serialize;
+
+use crate::{
+    auth::gate::{Admitted, Rest, Verified},
+    context::RequestContext,
+    desk::Desk,
+    dispatcher::answer_stream::AnswerStream,
+    error::ApiError,
+    extract::{FromFields, JsonBody},
+    fields::{FieldFault, Fields, is_blank},
+    respond::{self, Json},
+    state::AppState,
+};
+
+/// The status when the agent failed.
+const AGENT_FAILED: StatusCode = StatusCode::INTERNAL_SERVER_ERROR;
+/// Tells nginx not to gather what is meant to be seen at once.
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+#[derive(Serialize)]
+struct AgentList {
+    agents: Vec<ListedAgent>,
+}
+
+#[derive(Serialize)]
+struct ListedAgent {
+    id: AgentId,
+    name: String,
+    description: String,
+    model: String,
+}
+
+impl From<Agent> for ListedAgent {
+    fn from(agent: Agent) -> Self {
+        let spec = agent.spec;
+        Self { id: agent.id, name: spec.name, description: spec.description, model: spec.model }
+    }
+}
+
+async fn list(admitted: Admitted<Verified>, State(desk): State<Arc<Desk>>) -> Result<Json<AgentList>, ApiError> {
+    let agents = desk.directory.all(&admitted.caller).await?;
+    Ok(Json(AgentList { agents: agents.into_iter().map(ListedAgent::from).collect() }))
+}
+
+struct ChatRequest {
+    agent_id: String,
+    turns: Vec<Turn>,
+    stream: bool,
+    new_chat: bool,
+}
+
+impl FromFields for ChatRequest {
+    fn from_fields(mut fields: Fields) -> Result<Self, FieldFault> {
+        Ok(Self {
+            agent_id: fields.text("agentId")?,
+            turns: turns(&mut fields)?,
+            stream: fields.flag("stream")?,
+            new_chat: fields.flag("newChat")?,
+        })
+    }
+}
+
+/// `history` (or `messages`), then `message`.
+fn turns(fields: &mut Fields) -> Result<Vec<Turn>, FieldFault> {
+    let (messages, history) = (fields.objects("messages")?, fields.objects("history")?);
+    if messages.is_some() && history.is_some() {
+        return Err(FieldFault("`messages` and `history` exclude each other".to_owned()));
+    }
+    let list = if history.is_some() { "history" } else { "messages" };
+    let earlier = messages.or(history).unwrap_or_default();
+    let mut turns = earlier.into_iter().map(turn).collect::<Result<Vec<_>, _>>()?;
+    let message = fields.optional_text("message")?;
+    let last = if message.is_some() { "message" } else { list };
+    turns.extend(message.map(Turn::user));
+    match turns.last() {
+        None => Err(FieldFault("`message` is missing, and `messages` or `history` too".to_owned())),
+        Some(turn) if turn.role != Role::User => {
+            Err(FieldFault(format!("`{last}` has to end with a message of the role user")))
+        }
+        Some(turn) if is_blank(&turn.content) => {
+            Err(FieldFault(format!("`{last}` must not end with an empty message")))
+        }
+        Some(_) => Ok(turns),
+    }
+}
+
+fn turn(mut fields: Fields) -> Result<Turn, FieldFault> {
+    let role = match fields.text("role")?.as_str() {
+        "user" => Role::User,
+        "assistant" => Role::Assistant,
+        "system" => Role::System,
+        _ => return Err(fields.fault("role", "has to be user, assistant or system")),
+    };
+    Ok(Turn { role, content: fields.text("content")? })
+}
+
+#[derive(Serialize)]
+struct ChatResponse {
+    content: String,
+    model: String,
+    usage: ReportedUsage,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ReportedUsage {
+    input_tokens: u32,
+    output_tokens: u32,
+    total_tokens: u64,
+}
+
+impl From<Usage> for ReportedUsage {
+    fn from(usage: Usage) -> Self {
+        let Usage { input_tokens, output_tokens, .. } = usage;
+        Self { input_tokens, output_tokens, total_tokens: usage.total() }
+    }
+}
+
+async fn chat(
+    admitted: Admitted<Rest>,
+    State(desk): State<Arc<Desk>>,
+    Extension(context): Extension<Arc<RequestContext>>,
+    JsonBody(request): JsonBody<ChatRequest>,
+) -> Result<Response, ApiError> {
+    let id = request.agent_id.parse().map_err(|_| ApiError::AgentNotFound)?;
+    let (agent, mut prompt) = desk.prompt(&admitted.caller, Channel::Api, id, request.turns, &context).await?;
+    prompt.new_chat = request.new_chat;
+    if request.stream {
+        return desk.stream(prompt, AGENT_FAILED).await.map(streamed);
+    }
+    let answer = desk.call(prompt, AGENT_FAILED).await?;
+    let headers = respond::finished_headers(&answer);
+    let outcome = answer.outcome;
+    let body = ChatResponse {
+        content: outcome.content.unwrap_or_default(),
+        model: outcome.model.unwrap_or_else(|| agent.spec.model.clone()),
+        usage: outcome.usage.into(),
+    };
+    Ok((headers, Json(body)).into_response())
+}
+
+/// The pieces as they come. An error among them makes hyper abort the connection, so that nobody takes a part for
+/// the whole.
+fn streamed(answer: AnswerStream) -> Response {
+    let mut headers = respond::headers_of(answer.id);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    let pieces = stream::unfold(answer, |mut answer| async move {
+        let piece = answer.next().await?;
+        Some((piece, answer))
+    });
+    (headers, Body::from_stream(pieces)).into_response()
+}
+
+/// The routes of this API.
+pub fn routes() -> Router<AppState> {
+    Router::new().route("/api/agents", get(list)).route("/api/agents/chat", post(chat))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(rest: &str) -> Result<ChatRequest, FieldFault> {
+        let body = format!(r#"{{"agentId":"a"{rest}}}"#);
+        Fields::parse(body.as_bytes()).and_then(ChatRequest::from_fields)
+    }
+
+    fn said(rest: &str) -> Vec<String> {
+        parsed(rest).expect("a request").turns.into_iter().map(|turn| turn.content).collect()
+    }
+
+    fn fault(rest: &str) -> String {
+        parsed(rest).err().expect("a fault").to_string()
+    }
+
+    #[test]
+    fn a_message_comes_after_what_was_said_before() {
+        assert_eq!(said(r#","message":"hi""#), ["hi"]);
+        let list = r#"[{"role":"system","content":"s"},{"role":"user","content":"u"}]"#;
+        assert_eq!(said(&format!(r#","messages":{list}"#)), ["s", "u"]);
+        assert_eq!(said(&format!(r#","history":{list},"message":"hi""#)), ["s", "u", "hi"]);
+        assert_eq!(said(r#","history":[{"role":"assistant","content":""}],"message":"hi""#), ["", "hi"]);
+    }
+
+    #[test]
+    fn a_conversation_has_to_end_with_the_caller() {
+        assert_eq!(fault(""), "`message` is missing, and `messages` or `history` too");
+        assert_eq!(fault(r#","history":[]"#), "`message` is missing, and `messages` or `history` too");
+        assert_eq!(fault(r#","message":"""#), "`message` must not end with an empty message");
+        assert_eq!(fault(r#","history":[],"messages":[]"#), "`messages` and `history` exclude each other");
+        let last = r#","history":[{"role":"assistant","content":"x"}]"#;
+        assert_eq!(fault(last), "`history` has to end with a message of the role user");
+    }
+
+    #[test]
+    fn faults_name_their_field() {
+        let role = fault(r#","messages":[{"role":"tool","content":"x"}]"#);
+        assert_eq!(role, "`messages[0].role` has to be user, assistant or system");
+        assert_eq!(fault(r#","messages":["x"]"#), "`messages[0]` has to be an object, not a string");
+        assert_eq!(fault(r#","message":"x","stream":"yes""#), "`stream` has to be a boolean, not a string");
+        assert_eq!(fault(r#","message":{}"#), "`message` has to be a string, not an object");
+    }
+
+    #[test]
+    fn the_total_is_the_sum() {
+        let usage = ReportedUsage::from(Usage { input_tokens: u32::MAX, output_tokens: 1, estimated: false });
+        assert_eq!(usage.total_tokens, u64::from(u32::MAX) + 1);
+    }
+}

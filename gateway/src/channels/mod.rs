@@ -1,0 +1,5 @@
+//! The ways in, one a file.
+
+pub mod agents;
+pub mod chat;
+pub mod probes;

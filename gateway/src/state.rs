@@ -1,0 +1,49 @@
+//! What handlers share.
+
+use std::sync::Arc;
+
+use axum::extract::FromRef;
+use common::{metrics::Metrics, readiness::Readiness};
+
+use crate::{auth::gate::Gate, desk::Desk, extract::BodyRules};
+
+/// The parts that handlers and layers ask for. Cheap to clone.
+#[derive(Clone)]
+pub struct AppState(Arc<Parts>);
+
+/// The parts of an [`AppState`].
+pub struct Parts {
+    /// Who may come in.
+    pub gate: Gate,
+    /// Where their prompts go.
+    pub desk: Arc<Desk>,
+    /// How large and slow a body may be.
+    pub body: BodyRules,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Whether we can serve.
+    pub readiness: Readiness,
+}
+
+impl AppState {
+    /// A state of these parts.
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+macro_rules! part {
+    ($name:ident: $type:ty) => {
+        impl FromRef<AppState> for $type {
+            fn from_ref(state: &AppState) -> Self {
+                state.0.$name.clone()
+            }
+        }
+    };
+}
+
+part!(gate: Gate);
+part!(desk: Arc<Desk>);
+part!(body: BodyRules);
+part!(metrics: Arc<Metrics>);
+part!(readiness: Readiness);
