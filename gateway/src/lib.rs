@@ -1,7 +1,10 @@
 //! The HTTP side: takes prompts from callers, has them run through the queue, and answers.
 
+pub mod admin;
 pub mod auth;
 pub mod channels;
+pub mod cli;
+pub mod config;
 pub mod context;
 pub mod desk;
 pub mod directory;
@@ -15,5 +18,7 @@ pub mod observe;
 pub mod prices;
 pub mod rate_limit;
 pub mod respond;
+pub mod router;
+pub mod server;
 pub mod state;
 pub mod waiter;

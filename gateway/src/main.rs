@@ -1,2 +1,31 @@
-//! stub
-fn main() {}
+//! The gateway process: serves the HTTP API, or runs one of the operator's commands.
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use common::{lifecycle::Lifecycle, telemetry};
+use gateway::{
+    admin,
+    cli::{Cli, Command},
+    config::Config,
+    server::Server,
+};
+
+#[tokio::main]
+async fn main() -> Result<ExitCode> {
+    let cli = Cli::from_arguments();
+    telemetry::init_from_environment()?;
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let json = cli.json;
+    match cli.into_command() {
+        Command::Serve => serve().await.map(|()| ExitCode::SUCCESS),
+        Command::Admin(command) => Ok(admin::run::run(command, json).await),
+    }
+}
+
+async fn serve() -> Result<()> {
+    let config = Config::from_environment()?;
+    let lifecycle = Lifecycle::new();
+    lifecycle.listen_for_signals().context("could not listen for signals")?;
+    Server::build(config, lifecycle).await?.run_until_stopped().await
+}

@@ -1,0 +1,71 @@
+//! The gateway's settings, read once; each part's stand beside the part.
+
+use std::{net::SocketAddr, time::Duration};
+
+use common::{
+    env::{self, EnvError},
+    queue::config::{QueueConfig, QueueRole},
+    store::connection::StoreConfig,
+};
+
+use crate::{
+    auth::client::TrustedProxies, dispatcher::DispatcherConfig, extract::BodyRules, prices::Prices, rate_limit::Quotas,
+};
+
+/// Everything that can be set.
+#[derive(Clone)]
+pub struct Config {
+    /// The public port.
+    pub listen: SocketAddr,
+    /// The operator's port.
+    pub metrics_listen: SocketAddr,
+    /// How long a request's head may take, and how long an idle connection is kept.
+    pub header_timeout: Duration,
+    /// How large and slow a body may be.
+    pub body: BodyRules,
+    /// How often callers may call.
+    pub quotas: Quotas,
+    /// Whose `X-Forwarded-For` is believed.
+    pub proxies: TrustedProxies,
+    /// For how long keys and agents are remembered.
+    pub cache_time_to_live: Duration,
+    /// What models cost.
+    pub prices: Prices,
+    /// How long answers may take.
+    pub dispatcher: DispatcherConfig,
+    /// How long a message is offered to the queue.
+    pub publish_budget: Duration,
+    /// How long open requests may go on when the process is told to stop.
+    pub grace: Duration,
+    /// Where NATS is.
+    pub queue: QueueConfig,
+    /// Where the database is.
+    pub store: StoreConfig,
+}
+
+impl Config {
+    /// Reads the environment.
+    ///
+    /// # Errors
+    /// With the name of the first variable that makes no sense.
+    pub fn from_environment() -> Result<Self, EnvError> {
+        Ok(Self {
+            listen: env::parse("FRONTDESK_LISTEN", SocketAddr::from(([127, 0, 0, 1], 8080)))?,
+            metrics_listen: env::parse("FRONTDESK_METRICS_LISTEN", SocketAddr::from(([127, 0, 0, 1], 9090)))?,
+            header_timeout: env::duration("FRONTDESK_HEADER_TIMEOUT", Duration::from_secs(5))?,
+            body: BodyRules::from_environment()?,
+            quotas: Quotas::from_environment()?,
+            proxies: env::parse("FRONTDESK_TRUSTED_PROXIES", TrustedProxies::default())?,
+            cache_time_to_live: env::duration("FRONTDESK_CACHE_TTL", Duration::from_secs(5))?,
+            prices: env::parse("FRONTDESK_PRICES", Prices::default())?,
+            dispatcher: DispatcherConfig {
+                deadline: env::duration("FRONTDESK_DEADLINE", Duration::from_secs(300))?,
+                start_by_grace: env::duration("FRONTDESK_START_BY_GRACE", Duration::from_secs(600))?,
+            },
+            publish_budget: env::duration("FRONTDESK_PUBLISH_BUDGET", Duration::from_secs(2))?,
+            grace: env::duration("FRONTDESK_GRACE", Duration::from_secs(305))?,
+            queue: QueueConfig::from_environment(QueueRole::Gateway)?,
+            store: StoreConfig::from_environment()?,
+        })
+    }
+}

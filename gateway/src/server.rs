@@ -1,0 +1,173 @@
+//! The gateway as a whole: opens what it needs, serves, and stops in order.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result};
+use axum::Router;
+use common::{
+    domain::ids::GatewayId,
+    http::listener::Listener,
+    lifecycle::Lifecycle,
+    metrics::Metrics,
+    ops,
+    queue::{connection::Connection, publisher::Publisher, replies::ReplyReceiver, streams},
+    readiness::{Readiness, check},
+    retry::Pauses,
+    store::{
+        connection::{Store, StoreConfig},
+        error::StoreError,
+    },
+};
+use tracing::{info, warn};
+
+use crate::{
+    auth::{authenticator::Authenticator, gate::Gate},
+    config::Config,
+    desk::Desk,
+    directory::Directory,
+    dispatcher::{Dispatcher, upkeep},
+    rate_limit::RateLimiter,
+    router,
+    state::{AppState, Parts},
+};
+
+/// How long a database that is not there yet is waited for.
+const STORE_PATIENCE: Duration = Duration::from_secs(60);
+/// How long, after the grace time, the last answers may take on their way out.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+/// How long the connection to NATS may take to send what it still holds.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
+/// A gateway that listens.
+pub struct Server {
+    listener: Listener,
+    operators: Listener,
+    router: Router,
+    metrics: Arc<Metrics>,
+    readiness: Readiness,
+    store: Store,
+    connection: Connection,
+    grace: Duration,
+    lifecycle: Lifecycle,
+}
+
+impl Server {
+    /// Listens, opens the database, brings its tables up to date, and begins to connect to NATS.
+    ///
+    /// # Errors
+    /// When an address is taken, or the database does not come up within a minute. NATS is waited for while serving.
+    pub async fn build(config: Config, lifecycle: Lifecycle) -> Result<Self> {
+        let listener = listen("FRONTDESK_LISTEN", config.listen, config.header_timeout)?;
+        let operators = listen("FRONTDESK_METRICS_LISTEN", config.metrics_listen, config.header_timeout)?;
+        let store = open(&config.store, &lifecycle).await?;
+        let statements = store.clone();
+        let metrics = Arc::new(Metrics::new(move || statements.queries()));
+        let connection = Connection::open(&config.queue).await.context("NATS_URL")?;
+        let gateway = GatewayId::new();
+        let dispatcher = Dispatcher::new(
+            gateway,
+            config.dispatcher,
+            Publisher::new(connection.clone(), config.publish_budget),
+            store.clone(),
+            metrics.clone(),
+            lifecycle.clone(),
+        );
+        let waiters = dispatcher.waiters();
+        let counted = waiters.clone();
+        metrics.count_waiters_with(move || counted.len() as u64);
+        let replies = ReplyReceiver::subscribe(&connection, gateway).await?;
+        lifecycle.spawn(upkeep::route_replies(replies, waiters.clone(), lifecycle.clone()));
+        let look = upkeep::look_after_waiters(store.clone(), waiters, connection.clone(), lifecycle.clone());
+        lifecycle.spawn(look);
+
+        let authenticator = Authenticator::new(store.clone(), config.cache_time_to_live);
+        let directory = Directory::new(store.clone(), config.cache_time_to_live);
+        let limiter = Arc::new(RateLimiter::new(config.quotas));
+        let readiness = readiness(store.clone(), connection.clone(), lifecycle.clone());
+        let body_limit = config.body.limit;
+        let router = router::build(AppState::new(Parts {
+            gate: Gate::new(authenticator, limiter, config.proxies, metrics.clone()),
+            desk: Arc::new(Desk { directory, prices: config.prices, dispatcher, body_limit }),
+            body: config.body,
+            metrics: metrics.clone(),
+            readiness: readiness.clone(),
+        }));
+        let grace = config.grace;
+        Ok(Self { listener, operators, router, metrics, readiness, store, connection, grace, lifecycle })
+    }
+
+    /// The address of the public port.
+    pub fn address(&self) -> SocketAddr {
+        self.listener.address()
+    }
+
+    /// The address of the operator's port.
+    pub fn metrics_address(&self) -> SocketAddr {
+        self.operators.address()
+    }
+
+    /// Serves until the lifecycle says stop; then lets open requests end within the grace time.
+    ///
+    /// # Errors
+    /// When the database cannot be closed.
+    pub async fn run_until_stopped(self) -> Result<()> {
+        let Self { lifecycle, connection, store, .. } = self;
+        info!(address = %self.operators.address(), "serving metrics");
+        info!(address = %self.listener.address(), "listening");
+        lifecycle.spawn(ops::serve(self.operators, self.metrics, self.readiness, lifecycle.clone()));
+        lifecycle.spawn(self.listener.serve(self.router, lifecycle.clone()));
+        lifecycle.stopping().await;
+        if !lifecycle.wait(self.grace, LAST_WORDS).await {
+            warn!("some requests did not end");
+        }
+        connection.close(CLOSE_LIMIT).await;
+        store.close().await?;
+        info!("stopped");
+        Ok(())
+    }
+}
+
+fn listen(name: &str, address: SocketAddr, header_timeout: Duration) -> Result<Listener> {
+    Listener::bind(address, header_timeout).with_context(|| format!("{name}: cannot listen on {address}"))
+}
+
+/// Opens the database and brings its tables up to date. In a compose file it may come up after us.
+async fn open(config: &StoreConfig, lifecycle: &Lifecycle) -> Result<Store> {
+    let mut pauses = Pauses::new(Duration::from_millis(250), Duration::from_secs(5), Some(STORE_PATIENCE));
+    loop {
+        let error = match connected(config).await {
+            Ok(store) => return Ok(store),
+            Err(error) => error,
+        };
+        let may_come = error.is_unavailable() && !lifecycle.is_stopping();
+        match pauses.next_pause().filter(|_| may_come) {
+            None => return Err(error).context("could not open the database"),
+            Some(pause) => {
+                warn!(%error, "waiting for the database");
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
+}
+
+async fn connected(config: &StoreConfig) -> Result<Store, StoreError> {
+    let store = Store::connect(config).await?;
+    store.migrate().await?;
+    Ok(store)
+}
+
+fn readiness(store: Store, connection: Connection, lifecycle: Lifecycle) -> Readiness {
+    let gateway = check(move || {
+        let stopping = lifecycle.is_stopping();
+        async move { if stopping { Err("stopping".to_owned()) } else { Ok(()) } }
+    });
+    let database = check(move || {
+        let store = store.clone();
+        async move { store.ping().await.map_err(|error| error.to_string()) }
+    });
+    let queue = check(move || {
+        let connection = connection.clone();
+        async move { streams::readiness(&connection).await }
+    });
+    Readiness::new(vec![("gateway", gateway), ("database", database), ("queue", queue)])
+}
