@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use common::{
     env::{self, EnvError},
-    queue::config::{QueueConfig, QueueRole},
+    queue::config::{QueueConfig, QueueRole, StreamLimits},
     store::connection::StoreConfig,
 };
 
@@ -39,6 +39,8 @@ pub struct Config {
     pub grace: Duration,
     /// Where NATS is.
     pub queue: QueueConfig,
+    /// How large `EVENTS` may be, for when it has to be made again.
+    pub streams: StreamLimits,
     /// Where the database is.
     pub store: StoreConfig,
 }
@@ -65,6 +67,7 @@ impl Config {
             publish_budget: env::duration("FRONTDESK_PUBLISH_BUDGET", Duration::from_secs(2))?,
             grace: env::duration("FRONTDESK_GRACE", Duration::from_secs(305))?,
             queue: QueueConfig::from_environment(QueueRole::Gateway)?,
+            streams: StreamLimits::from_environment()?,
             store: StoreConfig::from_environment()?,
         })
     }

@@ -14,6 +14,7 @@ pub mod extract;
 pub mod fault;
 pub mod fields;
 pub mod framing;
+pub mod news;
 pub mod observe;
 pub mod prices;
 pub mod rate_limit;

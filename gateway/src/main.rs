@@ -14,7 +14,6 @@ use gateway::{
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
     let cli = Cli::from_arguments();
-    telemetry::init_from_environment()?;
     let _ = rustls::crypto::ring::default_provider().install_default();
     let json = cli.json;
     match cli.into_command() {
@@ -24,6 +23,7 @@ async fn main() -> Result<ExitCode> {
 }
 
 async fn serve() -> Result<()> {
+    telemetry::init_from_environment()?;
     let config = Config::from_environment()?;
     let lifecycle = Lifecycle::new();
     lifecycle.listen_for_signals().context("could not listen for signals")?;

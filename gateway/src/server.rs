@@ -10,7 +10,14 @@ use common::{
     lifecycle::Lifecycle,
     metrics::Metrics,
     ops,
-    queue::{connection::Connection, publisher::Publisher, replies::ReplyReceiver, streams},
+    queue::{
+        config::StreamLimits,
+        connection::Connection,
+        durability::{self, Durability},
+        publisher::Publisher,
+        replies::ReplyReceiver,
+        streams,
+    },
     readiness::{Readiness, check},
     retry::Pauses,
     store::{
@@ -26,6 +33,7 @@ use crate::{
     desk::Desk,
     directory::Directory,
     dispatcher::{Dispatcher, upkeep},
+    news::{self, Remembered},
     rate_limit::RateLimiter,
     router,
     state::{AppState, Parts},
@@ -83,6 +91,9 @@ impl Server {
         let authenticator = Authenticator::new(store.clone(), config.cache_time_to_live);
         let directory = Directory::new(store.clone(), config.cache_time_to_live);
         let limiter = Arc::new(RateLimiter::new(config.quotas));
+        let remembered = Remembered { authenticator: authenticator.clone(), directory: directory.clone() };
+        news::start(&connection, gateway, remembered, limiter.clone(), &lifecycle).await?;
+        lifecycle.spawn(keep_queue(connection.clone(), config.streams, config.queue.monitor_url, lifecycle.clone()));
         let readiness = readiness(store.clone(), connection.clone(), lifecycle.clone());
         let body_limit = config.body.limit;
         let router = router::build(AppState::new(Parts {
@@ -139,7 +150,7 @@ async fn open(config: &StoreConfig, lifecycle: &Lifecycle) -> Result<Store> {
             Ok(store) => return Ok(store),
             Err(error) => error,
         };
-        let may_come = error.is_unavailable() && !lifecycle.is_stopping();
+        let may_come = error.is_transient() && !lifecycle.is_stopping();
         match pauses.next_pause().filter(|_| may_come) {
             None => return Err(error).context("could not open the database"),
             Some(pause) => {
@@ -167,7 +178,39 @@ fn readiness(store: Store, connection: Connection, lifecycle: Lifecycle) -> Read
     });
     let queue = check(move || {
         let connection = connection.clone();
-        async move { streams::readiness(&connection).await }
+        async move {
+            streams::readiness(&connection).await?;
+            streams::room(&connection).await
+        }
     });
     Readiness::new(vec![("gateway", gateway), ("database", database), ("queue", queue)])
+}
+
+/// Says what is missing until the queue is as it has to be, and makes `EVENTS` again when it is gone.
+async fn keep_queue(connection: Connection, limits: StreamLimits, monitor_url: Option<String>, lifecycle: Lifecycle) {
+    let keep = async {
+        streams::wait_until_fit(&connection).await;
+        warn_of_loss(monitor_url).await;
+        info!("the queue is ready");
+        streams::keep_events(&connection, &limits).await;
+    };
+    tokio::select! {
+        () = keep => {}
+        () = lifecycle.stopping() => {}
+    }
+}
+
+/// Asks the server what it does, whatever its configuration file says: a default one loses minutes of accepted jobs
+/// with the power.
+async fn warn_of_loss(monitor_url: Option<String>) {
+    match durability::effective(monitor_url.as_deref()).await {
+        Durability::Always => info!("NATS writes to disk before it acknowledges"),
+        Durability::Interval(interval) => {
+            let interval_s = interval.as_secs();
+            warn!(interval_s, "NATS acknowledges before it writes to disk: a power cut loses what it accepted since");
+        }
+        Durability::Unknown(reason) => {
+            warn!(reason, "cannot tell whether NATS writes to disk before it acknowledges");
+        }
+    }
 }

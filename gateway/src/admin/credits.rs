@@ -72,12 +72,12 @@ impl From<LedgerEntry> for EntryView {
     fn from(entry: LedgerEntry) -> Self {
         Self {
             id: entry.id,
-            kind: if entry.is_grant { "grant" } else { "charge" },
+            kind: entry.kind.name(),
             amount_micro_credits: entry.amount,
             created_at: entry.created_at.to_string(),
             note: entry.note.filter(|note| !note.is_empty()),
-            key_id: entry.key,
-            agent_id: entry.agent,
+            key_id: entry.key_id,
+            agent_id: entry.agent_id,
             model: entry.model,
             input_tokens: entry.usage.input_tokens,
             output_tokens: entry.usage.output_tokens,

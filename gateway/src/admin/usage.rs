@@ -37,9 +37,9 @@ struct UsageView {
     key_name: Option<String>,
     agent_id: AgentId,
     agent_name: Option<String>,
-    messages: i64,
-    input_tokens: i64,
-    output_tokens: i64,
+    messages: u64,
+    input_tokens: u64,
+    output_tokens: u64,
     micro_credits: MicroCredits,
 }
 

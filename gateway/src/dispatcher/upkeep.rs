@@ -10,7 +10,7 @@ use common::{
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use crate::waiter::{Wake, Waiters};
+use crate::waiter::{Waiters, Wake};
 
 /// How often, and after how much waiting, the store is asked for ends whose frame was lost.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
