@@ -57,6 +57,7 @@ impl Call {
 struct State {
     script: Mutex<Script>,
     hang_ups: watch::Sender<usize>,
+    called: watch::Sender<usize>,
 }
 
 #[derive(Debug)]
@@ -75,6 +76,7 @@ impl State {
     fn answer_to(&self, call: Call) -> Behaviour {
         let mut script = self.script();
         script.calls.push(call);
+        self.called.send_replace(script.calls.len());
         script.queue.pop_front().unwrap_or_else(|| script.standing.clone())
     }
 }
@@ -85,7 +87,11 @@ impl ModelServer {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("could not listen for model calls")?;
         let address = listener.local_addr()?;
         let script = Script { queue: VecDeque::new(), standing: Behaviour::echo(), calls: Vec::new() };
-        let state = Arc::new(State { script: Mutex::new(script), hang_ups: watch::Sender::new(0) });
+        let state = Arc::new(State {
+            script: Mutex::new(script),
+            hang_ups: watch::Sender::new(0),
+            called: watch::Sender::new(0),
+        });
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, Arc::clone(&state)));
         Ok(Self { address, state, _tasks: tasks })
@@ -109,6 +115,13 @@ impl ModelServer {
     /// All requests so far.
     pub fn calls(&self) -> Vec<Call> {
         self.state.script().calls.clone()
+    }
+
+    /// Waits until there were `count` requests, counted from the start.
+    pub async fn called(&self, count: usize) {
+        let mut seen = self.state.called.subscribe();
+        // The sender lives in `self`.
+        let _ = seen.wait_for(|called| *called >= count).await;
     }
 
     /// Waits until callers have closed `count` connections in the middle of an answer, counted from the start.

@@ -12,7 +12,10 @@ use common::domain::ids::GatewayId;
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
 
 use crate::{
     database::Database,
@@ -105,6 +108,23 @@ impl Stack {
     /// `POST /api/v1/chat` to the first agent.
     pub async fn chat(&self, prompt: &str) -> Response {
         self.post("/api/v1/chat", &json!({ "employee_id": self.agent, "prompt": prompt })).await
+    }
+
+    /// Begins `POST /api/v1/chat` through the gateway `index`; the answer is a status and a body, or `None` when the
+    /// connection broke.
+    pub fn begin_chat(&self, index: usize, prompt: &str) -> JoinHandle<Option<(u16, Value)>> {
+        let request = self
+            .client
+            .post(format!("{}/api/v1/chat", self.gateways[index].url))
+            .bearer_auth(&self.key)
+            .header("content-type", "application/json")
+            .body(json!({ "employee_id": self.agent, "prompt": prompt }).to_string());
+        #[expect(clippy::disallowed_methods, reason = "the test waits for it")]
+        tokio::spawn(async move {
+            let answer = request.send().await.ok()?;
+            let status = answer.status().as_u16();
+            Some((status, serde_json::from_str(&answer.text().await.ok()?).unwrap_or_default()))
+        })
     }
 
     /// `POST /api/agents/chat` to the first agent with more fields.
@@ -202,6 +222,22 @@ impl Stack {
             ensure!(Instant::now() < until, "{path} did not answer {status} within {within:?}");
             sleep(Duration::from_millis(25)).await;
         }
+    }
+
+    /// How many messages of the first account have a usage row.
+    pub fn billed(&self) -> i64 {
+        let rows = self.admin(&["usage", &self.account]);
+        rows.as_array().expect("rows").iter().filter_map(|row| row["messages"].as_i64()).sum()
+    }
+
+    /// Waits until `billed` messages have a usage row.
+    pub async fn until_billed(&self, billed: i64, within: Duration) -> Result<()> {
+        let until = Instant::now() + within;
+        while self.billed() != billed {
+            ensure!(Instant::now() < until, "{} messages were billed, not {billed}", self.billed());
+            sleep(Duration::from_millis(100)).await;
+        }
+        Ok(())
     }
 
     /// What the logs of all processes hold.
