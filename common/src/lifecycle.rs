@@ -12,6 +12,7 @@ pub struct Lifecycle {
     soft: CancellationToken,
     hard: CancellationToken,
     tasks: TaskTracker,
+    background: TaskTracker,
 }
 
 impl Lifecycle {
@@ -26,6 +27,14 @@ impl Lifecycle {
         F: Future<Output: Send + 'static> + Send + 'static,
     {
         self.tasks.spawn(task)
+    }
+
+    /// Runs `task`, which serves the others: it goes on while they finish, and ends with [`Lifecycle::aborting`].
+    pub fn spawn_background<F>(&self, task: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send + 'static> + Send + 'static,
+    {
+        self.background.spawn(task)
     }
 
     /// Begins the stop: take nothing new, finish what you have.
@@ -54,15 +63,17 @@ impl Lifecycle {
         self.hard.cancelled().await;
     }
 
-    /// Waits for all tasks, for at most `grace`; then aborts and waits `last` more.
-    /// Whether they all ended.
+    /// Waits for all tasks but those in the background, for at most `grace`; then aborts and waits `last` more for
+    /// the rest. Whether they all ended.
     pub async fn wait(&self, grace: Duration, last: Duration) -> bool {
         self.tasks.close();
+        self.background.close();
         if tokio::time::timeout(grace, self.wait_or_abort()).await.is_err() {
             warn!(grace_s = grace.as_secs(), "the grace time is over; dropping what still runs");
         }
         self.abort();
-        tokio::time::timeout(last, self.tasks.wait()).await.is_ok()
+        let rest = async { tokio::join!(self.tasks.wait(), self.background.wait()) };
+        tokio::time::timeout(last, rest).await.is_ok()
     }
 
     async fn wait_or_abort(&self) {
@@ -106,6 +117,18 @@ mod tests {
         lifecycle.spawn(async move { inner.aborting().await });
         lifecycle.stop();
         assert!(lifecycle.wait(Duration::from_secs(5), Duration::from_secs(1)).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_serves_the_others_does_not_hold_up_the_stop() {
+        let lifecycle = Lifecycle::new();
+        let inner = lifecycle.clone();
+        lifecycle.spawn_background(async move { inner.aborting().await });
+        lifecycle.spawn(tokio::time::sleep(Duration::from_secs(1)));
+        lifecycle.stop();
+        let begun = tokio::time::Instant::now();
+        assert!(lifecycle.wait(Duration::from_secs(300), Duration::from_secs(1)).await);
+        assert_eq!(begun.elapsed(), Duration::from_secs(1));
     }
 
     #[tokio::test(start_paused = true)]

@@ -51,8 +51,8 @@ pub async fn start(
 ) -> Result<()> {
     let changes = ChangeReceiver::subscribe(connection, gateway).await?;
     let gossip = LimitGossip::subscribe(connection, gateway).await?;
-    lifecycle.spawn(follow_changes(changes, connection.clone(), remembered, lifecycle.clone()));
-    lifecycle.spawn(share_counts(gossip, limiter, lifecycle.clone()));
+    lifecycle.spawn_background(follow_changes(changes, connection.clone(), remembered, lifecycle.clone()));
+    lifecycle.spawn_background(share_counts(gossip, limiter, lifecycle.clone()));
     Ok(())
 }
 

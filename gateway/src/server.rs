@@ -84,9 +84,9 @@ impl Server {
         let counted = waiters.clone();
         metrics.count_waiters_with(move || counted.len() as u64);
         let replies = ReplyReceiver::subscribe(&connection, gateway).await?;
-        lifecycle.spawn(upkeep::route_replies(replies, waiters.clone(), lifecycle.clone()));
+        lifecycle.spawn_background(upkeep::route_replies(replies, waiters.clone(), lifecycle.clone()));
         let look = upkeep::look_after_waiters(store.clone(), waiters, connection.clone(), lifecycle.clone());
-        lifecycle.spawn(look);
+        lifecycle.spawn_background(look);
 
         let authenticator = Authenticator::new(store.clone(), config.cache_time_to_live);
         let directory = Directory::new(store.clone(), config.cache_time_to_live);
