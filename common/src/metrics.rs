@@ -102,13 +102,13 @@ impl Metrics {
         let statements = Arc::new(OnceLock::from(Box::new(statements) as Source));
         metrics.registry.register_collector(Box::new(Read {
             name: "store_statements",
-            help: "Statements sent to the database",
+            help: "Statements sent to the database.",
             kind: MetricType::Counter,
             source: statements,
         }));
         metrics.registry.register_collector(Box::new(Read {
             name: "waiters",
-            help: "Callers that wait for a job's end",
+            help: "Callers that wait for a job's end.",
             kind: MetricType::Gauge,
             source: metrics.waiters.clone(),
         }));

@@ -7,6 +7,8 @@ use tracing_subscriber::{EnvFilter, filter::ParseError, fmt, layer::SubscriberEx
 use crate::env::{self, EnvError};
 
 const FILTER: &str = "FRONTDESK_LOG";
+/// The client of NATS tells of every connection; so do we, in our words.
+const DEFAULT_FILTER: &str = "info,async_nats=warn";
 const FORMAT: &str = "FRONTDESK_LOG_FORMAT";
 
 /// How a line of the log looks.
@@ -32,7 +34,7 @@ impl FromStr for Format {
 /// `info,gateway=debug`) and `FRONTDESK_LOG_FORMAT` (`pretty` or `json`) say. The standard output is left to
 /// what commands print. Call it once, first of all.
 pub fn init_from_environment() -> Result<(), EnvError> {
-    let directives = env::text(FILTER).unwrap_or_else(|| "info".to_owned());
+    let directives = env::text(FILTER).unwrap_or_else(|| DEFAULT_FILTER.to_owned());
     let filter: EnvFilter = directives.parse().map_err(|error: ParseError| env::invalid(FILTER, &directives, error))?;
     let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     let registry = tracing_subscriber::registry().with(filter);
