@@ -167,7 +167,7 @@ impl Dispatcher {
         if self.lifecycle.is_stopping() {
             return Err(DispatchError::Draining);
         }
-        if !prompt.price.is_free() && prompt.balance <= 0 {
+        if !is_affordable(prompt.price, prompt.balance) {
             return Err(DispatchError::InsufficientCredits);
         }
         let created_at = Millis::now();

@@ -263,7 +263,7 @@ pub fn failed(code: FailureCode, message: &str, attempts: u32) -> Outcome {
 }
 
 fn log_end(job: &Job, outcome: &Outcome) {
-    let run_ms = outcome.started_at.map(|started| outcome.completed_at.since(started).as_millis());
+    let run_ms = outcome.started_at.map(|started| outcome.completed_at.0 - started.0);
     info!(
         channel = %job.channel,
         agent.id = %job.agent,
