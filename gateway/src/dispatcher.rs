@@ -25,7 +25,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
 use self::answer_stream::AnswerStream;
-use crate::waiter::{CallWaiter, Waiters, Wake};
+use crate::{
+    prices::is_affordable,
+    waiter::{CallWaiter, Waiters, Wake},
+};
 
 /// A job that was stored this long after its publish budget was over was answered as refused, and is not run.
 const PUBLISH_SLACK: Duration = Duration::from_secs(3);

@@ -2,8 +2,6 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use async_nats::Subscriber;
-use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::time::{Instant, timeout_at};
 
@@ -13,7 +11,7 @@ use super::{
     dead::{self, DeadLetter},
     error::QueueError,
     signals::Changed,
-    streams, subjects,
+    streams,
 };
 use crate::domain::ids::GatewayId;
 
@@ -47,36 +45,22 @@ impl Control {
         expected: &BTreeSet<GatewayId>,
         wait: Duration,
     ) -> Result<BTreeSet<GatewayId>, QueueError> {
-        let mut answers = self.ask("telling the gateways", kind.subject()).await?;
+        let doing = "telling the gateways";
+        let client = &self.connection.client;
+        let inbox = client.new_inbox();
+        let mut answers = client.subscribe(inbox.clone()).await.map_err(|e| QueueError::refused(doing)(e.into()))?;
+        client
+            .publish_with_reply(kind.subject(), inbox, Default::default())
+            .await
+            .map_err(|e| QueueError::refused(doing)(e.into()))?;
         let until = Instant::now() + wait;
         let mut confirmed = BTreeSet::new();
         while !expected.is_subset(&confirmed)
             && let Ok(Some(answer)) = timeout_at(until, answers.next()).await
         {
-            confirmed.extend(gateway_id(&answer.payload));
+            confirmed.extend(std::str::from_utf8(&answer.payload).ok().and_then(|id| id.parse::<GatewayId>().ok()));
         }
         Ok(confirmed)
-    }
-
-    /// The gateways that are live: those that answer within `wait`, all of which is used.
-    pub async fn gateways(&self, wait: Duration) -> Result<BTreeSet<GatewayId>, QueueError> {
-        let mut answers = self.ask("asking for the gateways", subjects::GATEWAYS_PING.to_owned()).await?;
-        let until = Instant::now() + wait;
-        let mut live = BTreeSet::new();
-        while let Ok(Some(answer)) = timeout_at(until, answers.next()).await {
-            live.extend(gateway_id(&answer.payload));
-        }
-        Ok(live)
-    }
-
-    /// Publishes to whoever listens, and gives back where the answers arrive.
-    async fn ask(&self, doing: &'static str, subject: String) -> Result<Subscriber, QueueError> {
-        let client = &self.connection.client;
-        let inbox = client.new_inbox();
-        let answers = client.subscribe(inbox.clone()).await.map_err(|e| QueueError::refused(doing)(e.into()))?;
-        let sent = client.publish_with_reply(subject, inbox, Bytes::new()).await;
-        sent.map_err(|e| QueueError::refused(doing)(e.into()))?;
-        Ok(answers)
     }
 
     /// The dead letters, oldest first, at most `limit`.
@@ -93,8 +77,4 @@ impl Control {
     pub async fn close(self) {
         self.connection.close(Duration::from_secs(1)).await;
     }
-}
-
-fn gateway_id(payload: &[u8]) -> Option<GatewayId> {
-    std::str::from_utf8(payload).ok()?.parse().ok()
 }

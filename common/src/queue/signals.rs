@@ -42,11 +42,10 @@ impl Changed {
     }
 }
 
-/// A gateway's ear for changes. While it listens the gateway counts as live: it answers whoever asks for ids.
+/// A gateway's ear for changes.
 pub struct ChangeReceiver {
     connection: Connection,
     subscriber: Subscriber,
-    pings: Subscriber,
     gateway: GatewayId,
 }
 
@@ -61,32 +60,22 @@ impl ChangeReceiver {
     /// Subscribes in the name of `gateway`.
     pub async fn subscribe(connection: &Connection, gateway: GatewayId) -> Result<Self, QueueError> {
         let subscriber = subscribe(connection, subjects::INVALIDATE.to_owned()).await?;
-        let pings = subscribe(connection, subjects::GATEWAYS_PING.to_owned()).await?;
-        Ok(Self { connection: connection.clone(), subscriber, pings, gateway })
+        Ok(Self { connection: connection.clone(), subscriber, gateway })
     }
 
     /// The next change; `None` when the connection was closed.
     pub async fn next(&mut self) -> Option<Change> {
         loop {
-            tokio::select! {
-                message = self.subscriber.next() => {
-                    let message = message?;
-                    if let Some(kind) = Changed::of(&message.subject) {
-                        return Some(Change { kind, reply: message.reply });
-                    }
-                }
-                ping = self.pings.next() => self.tell_id(ping?.reply).await,
+            let message = self.subscriber.next().await?;
+            if let Some(kind) = Changed::of(&message.subject) {
+                return Some(Change { kind, reply: message.reply });
             }
         }
     }
 
     /// Tells whoever announced `change` that this gateway has acted on it.
     pub async fn confirm(&self, change: Change) {
-        self.tell_id(change.reply).await;
-    }
-
-    async fn tell_id(&self, reply: Option<async_nats::Subject>) {
-        if let Some(reply) = reply {
+        if let Some(reply) = change.reply {
             let name = self.gateway.to_string();
             let _ = timeout(Duration::from_secs(1), self.connection.client.publish(reply, name.into())).await;
         }
