@@ -34,6 +34,7 @@ use crate::{
     directory::Directory,
     dispatcher::{Dispatcher, upkeep},
     news::{self, Remembered},
+    presence,
     rate_limit::RateLimiter,
     router,
     state::{AppState, Parts},
@@ -103,6 +104,8 @@ impl Server {
             metrics: metrics.clone(),
             readiness: readiness.clone(),
         }));
+        let presence = presence::tell(store.clone(), gateway, listener.address(), lifecycle.clone());
+        lifecycle.spawn_background(presence);
         let grace = config.grace;
         Ok(Self { listener, operators, router, metrics, readiness, store, connection, grace, lifecycle })
     }

@@ -6,4 +6,5 @@ mod m20261121_000002_api_keys;
 mod m20261121_000003_agents;
 mod m20261121_000004_messages;
 mod m20261121_000005_ledger;
+mod m20261121_000006_gateways;
 pub mod migrator;

@@ -6,7 +6,7 @@ use sea_orm_migration::{prelude::*, sea_orm::DatabaseTransaction};
 
 use crate::{
     m20261121_000001_accounts, m20261121_000002_api_keys, m20261121_000003_agents, m20261121_000004_messages,
-    m20261121_000005_ledger,
+    m20261121_000005_ledger, m20261121_000006_gateways,
 };
 
 struct Migrator;
@@ -19,6 +19,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261121_000003_agents::Migration),
             Box::new(m20261121_000004_messages::Migration),
             Box::new(m20261121_000005_ledger::Migration),
+            Box::new(m20261121_000006_gateways::Migration),
         ]
     }
 }

@@ -25,8 +25,6 @@ pub const DEAD_SUBJECTS: &str = "dead.>";
 pub const INVALIDATE: &str = "invalidate.>";
 /// Where gateways tell each other what their limits have counted.
 pub const LIMITS: &str = "limits.*";
-/// Asks every live gateway for its id.
-pub const GATEWAYS_PING: &str = "gateways.ping";
 
 /// The trace that a job belongs to (W3C Trace Context).
 pub const TRACEPARENT: &str = "traceparent";

@@ -7,6 +7,7 @@ pub mod credits;
 mod entity;
 pub mod error;
 mod finish;
+pub mod gateways;
 pub mod keys;
 pub mod messages;
 mod migrate;

@@ -8,10 +8,12 @@ use common::{
     queue::{
         config::{QueueConfig, QueueRole},
         control::Control,
-        error::QueueError,
         signals::Changed,
     },
-    store::connection::{Store, StoreConfig},
+    store::{
+        connection::{Store, StoreConfig},
+        gateways::LiveGateway,
+    },
 };
 
 use super::{
@@ -50,15 +52,19 @@ impl Admin {
         }
     }
 
-    /// Like [`Admin::announce`], and waits up to `wait` for the live gateways to confirm.
+    /// Like [`Admin::announce`], and waits up to `wait` until every gateway that runs has confirmed.
     ///
     /// # Errors
     /// When they cannot be told.
     pub async fn announce_and_wait(&self, changed: Changed, wait: Duration) -> Result<Confirmations, AdminError> {
+        let live = self.store.live_gateways().await?;
+        let expected: BTreeSet<GatewayId> = live.iter().map(|gateway| gateway.id).collect();
         let control = Control::connect(&self.queue).await?;
-        let confirmations = confirmations(&control, changed, wait).await;
+        let confirmed = control.announce(changed, &expected, wait).await;
         control.close().await;
-        Ok(confirmations?)
+        let confirmed = confirmed?;
+        let missing = live.into_iter().filter(|gateway| !confirmed.contains(&gateway.id)).collect();
+        Ok(Confirmations { confirmed, missing })
     }
 }
 
@@ -67,15 +73,8 @@ impl Admin {
 pub struct Confirmations {
     /// Those that act on the change.
     pub confirmed: BTreeSet<GatewayId>,
-    /// Those that live and did not say so in time.
-    pub missing: BTreeSet<GatewayId>,
-}
-
-/// A quarter of `wait` goes into finding out who lives, the rest into their confirmations.
-async fn confirmations(control: &Control, changed: Changed, wait: Duration) -> Result<Confirmations, QueueError> {
-    let live = if wait.is_zero() { BTreeSet::new() } else { control.gateways(wait / 4).await? };
-    let confirmed = control.announce(changed, &live, wait - wait / 4).await?;
-    Ok(Confirmations { missing: live.difference(&confirmed).copied().collect(), confirmed })
+    /// Those that run, or did some seconds ago, and did not say so in time.
+    pub missing: Vec<LiveGateway>,
 }
 
 /// What a change that could not be announced means.

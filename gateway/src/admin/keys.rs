@@ -11,6 +11,7 @@ use common::{
     },
     env::{self, EnvError},
     queue::signals::Changed,
+    store::gateways::LiveGateway,
 };
 use serde::Serialize;
 
@@ -128,7 +129,20 @@ struct RevokedView {
     /// Whether running gateways could be told.
     announced: bool,
     confirmed_by: BTreeSet<GatewayId>,
-    unconfirmed: BTreeSet<GatewayId>,
+    /// Those that run and did not say in time that they know.
+    unconfirmed: Vec<GatewayView>,
+}
+
+#[derive(Debug, Serialize)]
+struct GatewayView {
+    id: GatewayId,
+    address: String,
+}
+
+impl From<LiveGateway> for GatewayView {
+    fn from(gateway: LiveGateway) -> Self {
+        Self { id: gateway.id, address: gateway.address }
+    }
 }
 
 impl View for RevokedView {
@@ -214,15 +228,16 @@ async fn revoke(admin: &Admin, id: KeyId) -> Result<(), AdminError> {
     existing(admin, id).await?;
     admin.store.revoke_key(id).await?;
     let told = admin.announce_and_wait(Changed::Keys, REVOCATION_WAIT).await;
-    let (announced, confirmed_by, unconfirmed) = match told {
+    let (announced, confirmed_by, missing) = match told {
         Ok(said) => (true, said.confirmed, said.missing),
         Err(error) => {
             admin.output.warn(&format!("the key is revoked, but {}; {NOTICE_LATER}", with_causes(&error)));
-            (false, BTreeSet::new(), BTreeSet::new())
+            (false, BTreeSet::new(), admin.store.live_gateways().await?)
         }
     };
-    if !unconfirmed.is_empty() {
-        let names: Vec<_> = unconfirmed.iter().map(GatewayId::to_string).collect();
+    let unconfirmed: Vec<GatewayView> = missing.into_iter().map(Into::into).collect();
+    if announced && !unconfirmed.is_empty() {
+        let names: Vec<_> = unconfirmed.iter().map(|one| format!("{} at {}", one.id, one.address)).collect();
         let names = names.join(", ");
         admin.output.warn(&format!("the key is revoked, but not confirmed by gateway {names}; {NOTICE_LATER}"));
     }
@@ -274,7 +289,7 @@ mod tests {
     fn a_revoked_key_says_which_gateways_know() {
         let gateway = GatewayId::new();
         let view =
-            RevokedView { key: view(), announced: true, confirmed_by: [gateway].into(), unconfirmed: BTreeSet::new() };
+            RevokedView { key: view(), announced: true, confirmed_by: [gateway].into(), unconfirmed: Vec::new() };
         let json = serde_json::to_value(&view).expect("json");
         assert_eq!(json["confirmed_by"], json!([gateway]));
         assert_eq!(json["unconfirmed"], json!([]));

@@ -4,5 +4,6 @@ pub(super) mod account;
 pub(super) mod agent;
 pub(super) mod agent_version;
 pub(super) mod api_key;
+pub(super) mod gateway;
 pub(super) mod ledger;
 pub(super) mod message;
