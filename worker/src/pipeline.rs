@@ -27,13 +27,11 @@ use common::{
 use tracing::{Instrument as _, error, info, info_span, warn};
 
 use crate::{
-    agent::runtime::Runtime,
     agents::Agents,
     config::WorkerConfig,
     finisher::Finisher,
     reply::Gatherer,
-    run::{self, Ran},
-    started::StartedRows,
+    run::{Ran, Runner},
 };
 
 /// A job of a newer version waits this long for a newer worker.
@@ -53,16 +51,12 @@ pub struct Pipeline {
     pub replies: ReplySender,
     /// Groups the commits.
     pub finisher: Finisher,
-    /// Writes rows of running jobs behind.
-    pub started: StartedRows,
     /// Agents by version.
     pub agents: Agents,
     /// Runs agents.
-    pub runtime: Runtime,
+    pub runner: Runner,
     /// This worker's settings.
     pub config: WorkerConfig,
-    /// How often a running job says that it is alive.
-    pub heartbeat: Duration,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// When to stop.
@@ -127,7 +121,7 @@ impl Pipeline {
                 return Verdict::HandBack(Some(STORE_DELAY));
             }
         };
-        match run::run(self, delivery, job, &agent, gatherer, starts).await {
+        match self.runner.run(delivery, job, &agent, gatherer, starts).await {
             Ran::Ended(outcome) => Verdict::End(outcome),
             Ran::Later(delay) => Verdict::HandBack(Some(delay)),
         }
@@ -188,7 +182,7 @@ impl Pipeline {
     async fn store_end(&self, delivery: &Delivery, job: &Arc<Job>, outcome: Outcome) -> Option<Outcome> {
         let mut told = outcome.clone();
         let mut finish = std::pin::pin!(self.finisher.finish(job.clone(), outcome));
-        let mut beat = tokio::time::interval(self.heartbeat);
+        let mut beat = tokio::time::interval(self.runner.heartbeat);
         beat.tick().await;
         let committed = loop {
             tokio::select! {

@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use common::{
     domain::{agent::Agent, job::Job, message::MessageStatus, reply::Outcome, time::Millis},
-    queue::delivery::Delivery,
+    metrics::Metrics,
+    queue::{delivery::Delivery, replies::ReplySender},
     store::messages::StartedJob,
 };
 use tokio::time::{Instant, interval_at, sleep_until};
@@ -13,10 +14,10 @@ use crate::{
     agent::{
         error::RunError,
         meter::Meter,
-        runtime::{Event, Run},
+        runtime::{Event, Run, Runtime},
     },
-    pipeline::Pipeline,
     reply::Gatherer,
+    started::StartedRows,
 };
 
 /// A run that has taken this long gets a row, so that lists show it.
@@ -30,41 +31,58 @@ pub enum Ran {
     Later(Duration),
 }
 
-/// Runs `agent` for `job`.
-pub async fn run(
-    pipeline: &Pipeline,
-    delivery: &Delivery,
-    job: &Arc<Job>,
-    agent: &Agent,
-    gatherer: &Gatherer,
-    starts: u32,
-) -> Ran {
-    let started_at = Millis::now();
-    pipeline.metrics.job_waited(started_at.since(job.created_at));
-    let begun = Instant::now();
-    let limit = begun + pipeline.config.run_limit;
-    let mut meter = Meter::default();
-    let mut say = |event: Event<'_>| match event {
-        Event::Text(text) => gatherer.say(text),
-        Event::Restarted => gatherer.restart(),
-    };
-    let mut work = std::pin::pin!(pipeline.runtime.run(agent, job, limit, &mut say, &mut meter));
-    let mut beat = interval_at(begun + pipeline.heartbeat, pipeline.heartbeat);
-    let mut row_due = true;
-    let result = loop {
-        tokio::select! {
-            biased;
-            result = &mut work => break result,
-            frame = gatherer.due() => pipeline.replies.delta(job, &frame).await,
-            _ = beat.tick() => delivery.in_progress().await,
-            () = sleep_until(begun + ROW_AFTER), if row_due => {
-                row_due = false;
-                pipeline.started.note(StartedJob { job: job.clone(), started_at, attempts: starts });
+/// What every run needs.
+pub struct Runner {
+    /// Runs agents.
+    pub runtime: Runtime,
+    /// Where frames go.
+    pub replies: ReplySender,
+    /// Writes rows of running jobs behind.
+    pub started: StartedRows,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// How long one run may take.
+    pub limit: Duration,
+    /// How often a running job says that it is alive.
+    pub heartbeat: Duration,
+}
+
+impl Runner {
+    /// Runs `agent` for `job`, which is begun for the `starts`th time.
+    pub async fn run(
+        &self,
+        delivery: &Delivery,
+        job: &Arc<Job>,
+        agent: &Agent,
+        gatherer: &Gatherer,
+        starts: u32,
+    ) -> Ran {
+        let started_at = Millis::now();
+        self.metrics.job_waited(started_at.since(job.created_at));
+        let begun = Instant::now();
+        let mut meter = Meter::default();
+        let mut say = |event: Event<'_>| match event {
+            Event::Text(text) => gatherer.say(text),
+            Event::Restarted => gatherer.restart(),
+        };
+        let mut work = std::pin::pin!(self.runtime.run(agent, job, begun + self.limit, &mut say, &mut meter));
+        let mut beat = interval_at(begun + self.heartbeat, self.heartbeat);
+        let mut row_due = true;
+        let result = loop {
+            tokio::select! {
+                biased;
+                result = &mut work => break result,
+                frame = gatherer.due() => self.replies.delta(job, &frame).await,
+                _ = beat.tick() => delivery.in_progress().await,
+                () = sleep_until(begun + ROW_AFTER), if row_due => {
+                    row_due = false;
+                    self.started.note(StartedJob { job: job.clone(), started_at, attempts: starts });
+                }
             }
-        }
-    };
-    pipeline.metrics.job_ran(begun.elapsed());
-    conclude(job, gatherer, started_at, starts, result)
+        };
+        self.metrics.job_ran(begun.elapsed());
+        conclude(job, gatherer, started_at, starts, result)
+    }
 }
 
 fn conclude(job: &Job, gatherer: &Gatherer, started_at: Millis, starts: u32, result: Result<Run, RunError>) -> Ran {

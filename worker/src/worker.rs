@@ -28,6 +28,7 @@ use crate::{
     pipeline::Pipeline,
     pool,
     providers::registry::{ProvidersConfig, Registry},
+    run::Runner,
     started::StartedRows,
 };
 
@@ -78,13 +79,20 @@ impl Worker {
         let calls = metrics.clone();
         let observer = Box::new(move |provider, outcome| calls.model_called(provider, outcome));
         let runtime = Runtime::new(Registry::new(settings.providers)?, settings.runtime, observer);
-        let pipeline = Pipeline {
-            replies: ReplySender::new(connection.clone()),
-            finisher: Finisher::start(store.clone(), &lifecycle),
-            started: StartedRows::start(store.clone(), &lifecycle),
-            agents: Agents::new(store.clone()),
-            heartbeat: settings.streams.ack_wait / 3,
+        let replies = ReplySender::new(connection.clone());
+        let runner = Runner {
             runtime,
+            replies: replies.clone(),
+            started: StartedRows::start(store.clone(), &lifecycle),
+            metrics: metrics.clone(),
+            limit: config.run_limit,
+            heartbeat: settings.streams.ack_wait / 3,
+        };
+        let pipeline = Pipeline {
+            replies,
+            finisher: Finisher::start(store.clone(), &lifecycle),
+            agents: Agents::new(store.clone()),
+            runner,
             config,
             metrics,
             store,
@@ -102,7 +110,7 @@ impl Worker {
         lifecycle.spawn(ops::serve(self.operators, metrics.clone(), readiness, lifecycle.clone()));
         lifecycle.spawn(keep_events(connection.clone(), self.streams, lifecycle.clone()));
         if let Some(ack_wait) = queue_is_fit(&connection, &lifecycle).await {
-            self.pipeline.heartbeat = ack_wait / 3;
+            self.pipeline.runner.heartbeat = ack_wait / 3;
             let puller = Puller::new(connection.clone(), config.concurrency, ack_wait);
             info!(concurrency = config.concurrency, "pulling jobs");
             lifecycle.spawn(pool::run(puller, Arc::new(self.pipeline), lifecycle.clone()));

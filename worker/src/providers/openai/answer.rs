@@ -6,11 +6,13 @@ use common::domain::message::Usage;
 use eventsource_stream::{Event, EventStreamError, Eventsource as _};
 use futures_util::{Stream, StreamExt as _, stream};
 
-use super::{body::Body, lines::Lines, refusal, wire::Chunk};
+use super::{
+    body::{Body, MAX_ANSWER},
+    lines::Lines,
+    refusal,
+    wire::Chunk,
+};
 use crate::providers::provider::{ErrorKind, ProviderError, TextSink};
-
-/// The most bytes of an answer, and of one event of it.
-pub(super) const MAX_ANSWER: usize = 8 * 1024 * 1024;
 
 /// How long a finished answer is kept open for its usage.
 const AFTER_FINISH: Duration = Duration::from_secs(2);

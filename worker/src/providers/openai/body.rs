@@ -6,9 +6,10 @@ use bytes::{Bytes, BytesMut};
 use reqwest::Response;
 use tokio::time::Instant;
 
-use super::answer::MAX_ANSWER;
 use crate::providers::provider::{ErrorKind, ProviderError};
 
+/// The most bytes of an answer, and of one event of it.
+pub(super) const MAX_ANSWER: usize = 8 * 1024 * 1024;
 /// As much of an error page as is looked at.
 const MAX_PAGE: usize = 64 * 1024;
 
