@@ -60,7 +60,14 @@ impl Sent {
         }
     }
 
-    fn end(&mut self, outcome: &Outcome) -> Step {
+    /// An end that comes from another run than what was sent breaks the stream even where the texts agree: its worker
+    /// is dead, and its caller is told so. `of` is unknown for an end that was found in the store.
+    fn end(&mut self, of: Option<Attempt>, outcome: &Outcome) -> Step {
+        if let Some(current) = self.attempt.filter(|_| !self.text.is_empty())
+            && (of.is_some_and(|other| other != current) || outcome.attempts > current.delivery)
+        {
+            return Step::Broken("its worker died, and another ended it");
+        }
         let whole = match (outcome.status, &outcome.content) {
             (MessageStatus::Completed, Some(content)) => content,
             _ => return Step::Broken("it failed after its first piece"),
@@ -112,13 +119,13 @@ impl AnswerStream {
                     return Ok(stream);
                 }
                 Read::Delta(_) => {}
-                Read::Ended(outcome) => return stream.ended_at_once(outcome),
+                Read::Ended(of, outcome) => return stream.ended_at_once(of, outcome),
             }
         }
     }
 
-    fn ended_at_once(mut self, outcome: Outcome) -> Result<Self, DispatchError> {
-        match self.sent.end(&outcome) {
+    fn ended_at_once(mut self, of: Option<Attempt>, outcome: Outcome) -> Result<Self, DispatchError> {
+        match self.sent.end(of, &outcome) {
             Step::End(text) => {
                 self.ended = true;
                 self.first = Some(text).filter(|text| !text.is_empty());
@@ -152,7 +159,7 @@ impl AnswerStream {
             let wake = self.wake().await.map_err(|_| StreamBroken("its time was up"))?;
             let step = match self.read(wake).await.map_err(|_| StreamBroken("its end could not be read"))? {
                 Read::Delta(step) => step,
-                Read::Ended(outcome) => self.sent.end(&outcome),
+                Read::Ended(of, outcome) => self.sent.end(of, &outcome),
             };
             match step {
                 Step::Wait => {}
@@ -180,13 +187,13 @@ impl AnswerStream {
     }
 
     async fn read(&mut self, wake: Wake) -> Result<Read, DispatchError> {
-        let outcome = match wake {
-            Wake::Stored(outcome) => *outcome,
+        let (of, outcome) = match wake {
+            Wake::Stored(outcome) => (None, *outcome),
             Wake::Frame(bytes) => match serde_json::from_slice::<Frame>(&bytes) {
                 Ok(Frame { attempt, body: FrameBody::Delta { at, text }, .. }) => {
                     return Ok(Read::Delta(self.sent.delta(attempt, at, &text)));
                 }
-                Ok(Frame { body: FrameBody::Terminal { outcome }, .. }) => outcome,
+                Ok(Frame { attempt, body: FrameBody::Terminal { outcome }, .. }) => (Some(attempt), outcome),
                 Err(error) => {
                     warn!(message.id = %self.id, %error, "a frame could not be read");
                     return Ok(Read::Delta(Step::Wait));
@@ -195,15 +202,15 @@ impl AnswerStream {
         };
         if content_is_missing(&outcome) {
             let until = self.until.max(Instant::now() + Duration::from_secs(2));
-            return self.dispatcher.read_until(self.id, until).await.map(Read::Ended);
+            return self.dispatcher.read_until(self.id, until).await.map(|outcome| Read::Ended(of, outcome));
         }
-        Ok(Read::Ended(outcome))
+        Ok(Read::Ended(of, outcome))
     }
 }
 
 enum Read {
     Delta(Step),
-    Ended(Outcome),
+    Ended(Option<Attempt>, Outcome),
 }
 
 #[cfg(test)]
@@ -233,7 +240,7 @@ mod tests {
         assert_eq!(sent.delta(FIRST, 0, "ab"), Step::Text("ab".into()));
         assert_eq!(sent.delta(FIRST, 0, "ab"), Step::Wait);
         assert_eq!(sent.delta(FIRST, 1, "bcd"), Step::Text("cd".into()));
-        assert_eq!(sent.end(&completed("abcdef")), Step::End("ef".into()));
+        assert_eq!(sent.end(Some(FIRST), &completed("abcdef")), Step::End("ef".into()));
     }
 
     #[test]
@@ -241,7 +248,7 @@ mod tests {
         let mut sent = Sent::default();
         assert_eq!(sent.delta(FIRST, 0, "ab"), Step::Text("ab".into()));
         assert_eq!(sent.delta(FIRST, 4, "ef"), Step::Wait);
-        assert_eq!(sent.end(&completed("abcdef")), Step::End("cdef".into()));
+        assert_eq!(sent.end(Some(FIRST), &completed("abcdef")), Step::End("cdef".into()));
     }
 
     #[test]
@@ -255,11 +262,27 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_another_run_breaks_the_stream_even_where_the_texts_agree() {
+        let spoken = || {
+            let mut sent = Sent::default();
+            sent.delta(FIRST, 0, "ab");
+            sent
+        };
+        let restarted = Attempt { restart: 1, ..FIRST };
+        let again = Outcome { attempts: 2, ..completed("abcd") };
+        assert!(matches!(spoken().end(Some(SECOND), &again), Step::Broken(_)));
+        assert!(matches!(spoken().end(Some(restarted), &completed("abcd")), Step::Broken(_)));
+        assert!(matches!(spoken().end(None, &again), Step::Broken(_)));
+        assert_eq!(spoken().end(None, &completed("abcd")), Step::End("cd".into()));
+        assert_eq!(Sent::default().end(Some(SECOND), &again), Step::End("abcd".into()));
+    }
+
+    #[test]
     fn a_stored_end_that_is_not_what_was_sent_breaks_the_stream() {
         let mut sent = Sent::default();
         sent.delta(FIRST, 0, "one answer");
-        assert!(matches!(sent.end(&completed("another answer")), Step::Broken(_)));
+        assert!(matches!(sent.end(None, &completed("another answer")), Step::Broken(_)));
         let failed = Outcome { status: MessageStatus::Failed, content: None, ..completed("") };
-        assert!(matches!(sent.end(&failed), Step::Broken(_)));
+        assert!(matches!(sent.end(Some(FIRST), &failed), Step::Broken(_)));
     }
 }
