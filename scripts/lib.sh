@@ -35,6 +35,11 @@ need_rust() {
   command -v cc >/dev/null || apt_install build-essential
 }
 
+# For the tests: they run the JavaScript reader of the second API's documentation as it stands there.
+need_node() {
+  command -v node >/dev/null || apt_install nodejs
+}
+
 # A TCP port on the loopback that is free now.
 free_port() {
   python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
