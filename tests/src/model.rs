@@ -5,6 +5,7 @@
 
 mod behaviour;
 mod connection;
+mod gate;
 
 use std::{
     collections::VecDeque,
@@ -17,7 +18,10 @@ use anyhow::Context as _;
 use serde_json::Value;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
-pub use self::behaviour::{Behaviour, Ending};
+pub use self::{
+    behaviour::{Behaviour, Ending},
+    gate::Gate,
+};
 
 /// A model server on a free port of the loopback address.
 #[derive(Debug)]

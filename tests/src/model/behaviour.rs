@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::gate::Gate;
+
 /// The name under which the scripted model answers.
 const MODEL: &str = "scripted-1";
 
@@ -34,6 +36,7 @@ pub(super) struct Answer {
     finish_reason: bool,
     done: bool,
     pub(super) pace: Duration,
+    pub(super) gate: Option<(usize, Gate)>,
     keep_alives: bool,
     line_end: &'static str,
     byte_order_mark: bool,
@@ -184,6 +187,12 @@ impl Behaviour {
         self.with(|answer| answer.pace = pace)
     }
 
+    /// Held back by `gate` after so many pieces: those of text, unless the stream is cut otherwise.
+    #[must_use]
+    pub fn held_after(self, pieces: usize, gate: &Gate) -> Self {
+        self.with(|answer| answer.gate = Some((pieces, gate.clone())))
+    }
+
     /// With a comment before every event.
     #[must_use]
     pub fn with_keep_alives(self) -> Self {
@@ -250,6 +259,7 @@ impl Answer {
             finish_reason: true,
             done: true,
             pace: Duration::ZERO,
+            gate: None,
             keep_alives: false,
             line_end: "\n",
             byte_order_mark: false,

@@ -114,7 +114,10 @@ async fn stream(answer: &Answer, writer: &mut OwnedWriteHalf) -> io::Result<Afte
     let head =
         format!("HTTP/1.1 200 OK\r\ncontent-type: {}\r\ntransfer-encoding: chunked\r\n\r\n", answer.content_type);
     writer.write_all(head.as_bytes()).await?;
-    for piece in answer.pieces().iter().filter(|piece| !piece.is_empty()) {
+    for (sent, piece) in answer.pieces().iter().filter(|piece| !piece.is_empty()).enumerate() {
+        if let Some((_, gate)) = answer.gate.as_ref().filter(|(pieces, _)| *pieces == sent) {
+            gate.opened().await;
+        }
         if answer.pace > Duration::ZERO {
             tokio::time::sleep(answer.pace).await;
         }
