@@ -1,5 +1,6 @@
 //! What the end-to-end tests stand on: real servers on free ports, each test with its own.
 
+pub mod answer;
 pub mod database;
 pub mod model;
 pub mod nats;
