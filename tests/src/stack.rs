@@ -1,11 +1,8 @@
 //! The whole product on real servers: gateways, workers, NATS and a database, started and stopped by a test.
 
-use std::{
-    collections::BTreeMap,
-    path::PathBuf,
-    process::{Command, Output},
-    time::Duration,
-};
+mod operator;
+
+use std::{collections::BTreeMap, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use common::domain::ids::GatewayId;
@@ -17,6 +14,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
+pub use self::operator::Ran;
 use crate::{
     database::Database,
     nats::{Nats, PASSWORD},
@@ -134,49 +132,6 @@ impl Stack {
             body.extend(more.clone());
         }
         self.post("/api/agents/chat", &body).await
-    }
-
-    /// Runs an operator's command and returns what it says as JSON.
-    pub fn admin(&self, arguments: &[&str]) -> Value {
-        let out = self.admin_output(arguments);
-        let (stdout, stderr) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
-        assert!(out.status.success(), "gateway {arguments:?}: {stderr}");
-        serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("gateway {arguments:?}: {error}: {stdout}"))
-    }
-
-    /// Runs an operator's command, whatever comes of it.
-    pub fn admin_output(&self, arguments: &[&str]) -> Output {
-        let mut command = self.command("gateway");
-        command.env("NATS_ADMIN_USER", "admin").env("NATS_ADMIN_PASSWORD", PASSWORD);
-        command.args(arguments).arg("--json").output().expect("the gateway's binary")
-    }
-
-    /// Makes another account with its API channel on, an agent and a key; returns (account, agent, key).
-    pub fn another_account(&self, name: &str) -> (String, String, String) {
-        self.admin(&["account", "create", name, "--email", &format!("{name}@example.com"), "--verified"]);
-        self.admin(&["channel", "on", name, "api"]);
-        let agent = self.make_agent(name, &json!({ "name": "Assistant", "model": "demo", "provider": "demo" }));
-        let key = self.make_key(name, "first", &[]);
-        (name.to_owned(), agent, key)
-    }
-
-    /// Makes or changes an agent and returns its id.
-    pub fn make_agent(&self, account: &str, agent: &Value) -> String {
-        let file = self.folder.path().join(format!("agents-{}.toml", agent["name"].as_str().unwrap_or("x")));
-        let fields = agent.as_object().expect("an object");
-        let lines: String = fields.iter().map(|(name, value)| format!("{name} = {value}\n")).collect();
-        std::fs::write(&file, format!("[[agents]]\n{lines}")).expect("a file");
-        let applied = self.admin(&["agent", "apply", account, file.to_str().expect("utf-8")]);
-        applied[0]["id"].as_str().expect("an id").to_owned()
-    }
-
-    /// Makes a key, limited to `agents` unless there are none, and returns its secret.
-    pub fn make_key(&self, account: &str, name: &str, agents: &[&str]) -> String {
-        let mut arguments = vec!["key", "create", account, name];
-        for agent in agents {
-            arguments.extend(["--agent", agent]);
-        }
-        self.admin(&arguments)["secret"].as_str().expect("a secret").to_owned()
     }
 
     /// A metric of the first gateway, summed over its labels; 0 when it is not there.
@@ -369,14 +324,15 @@ fn plain_client() -> Result<Client> {
 
 /// The address in the log line that says `message`.
 async fn listening(process: &mut Process, message: &'static str) -> Result<String> {
-    process
-        .printed(message, |output| {
-            let entries = output.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            let mut addresses = entries.filter(|entry| entry["fields"]["message"] == message);
-            let address = addresses.next()?["fields"]["address"].as_str()?.to_owned();
-            Some(format!("http://{address}"))
-        })
-        .await
+    process.printed(message, |output| address_of(output, message)).await
+}
+
+/// The same in what has been printed so far.
+fn address_of(output: &str, message: &str) -> Option<String> {
+    let entries = output.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut addresses = entries.filter(|entry| entry["fields"]["message"] == message);
+    let address = addresses.next()?["fields"]["address"].as_str()?.to_owned();
+    Some(format!("http://{address}"))
 }
 
 /// Where the binaries of this workspace are: beside the folder of the running test.
