@@ -1,5 +1,6 @@
 //! The contract, tested through the front door: one binary, a module per part.
 
+mod agents_api;
 mod deadline;
 mod draining;
 mod faults;
