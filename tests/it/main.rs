@@ -5,3 +5,4 @@ mod deadline;
 mod draining;
 mod faults;
 mod redelivery;
+mod streaming;
