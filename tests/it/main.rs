@@ -4,5 +4,6 @@ mod agents_api;
 mod deadline;
 mod draining;
 mod faults;
+mod providers;
 mod redelivery;
 mod streaming;
