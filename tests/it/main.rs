@@ -5,5 +5,6 @@ mod deadline;
 mod draining;
 mod faults;
 mod providers;
+mod real_model;
 mod redelivery;
 mod streaming;
