@@ -4,6 +4,7 @@ mod agents_api;
 mod deadline;
 mod draining;
 mod faults;
+mod operator;
 mod providers;
 mod real_model;
 mod redelivery;
