@@ -1,6 +1,7 @@
 //! The contract, tested through the front door: one binary, a module per part.
 
 mod agents_api;
+mod changes;
 mod deadline;
 mod draining;
 mod faults;
