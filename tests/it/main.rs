@@ -5,6 +5,7 @@ mod changes;
 mod deadline;
 mod draining;
 mod faults;
+mod metrics;
 mod operator;
 mod providers;
 mod real_model;
