@@ -8,12 +8,11 @@ use ::http::{
 };
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::Incoming;
 use serde_json::json;
 use tracing::error;
 
 use crate::{
-    http::listener::Listener,
+    http::{body::RequestBody, listener::Listener},
     lifecycle::Lifecycle,
     metrics::{MEDIA_TYPE, Metrics},
     readiness::Readiness,
@@ -21,7 +20,7 @@ use crate::{
 
 /// Serves the operator's port until the stop begins.
 pub async fn serve(listener: Listener, metrics: Arc<Metrics>, readiness: Readiness, lifecycle: Lifecycle) {
-    let service = tower::service_fn(move |request: Request<Incoming>| {
+    let service = tower::service_fn(move |request: Request<RequestBody>| {
         let (metrics, readiness) = (metrics.clone(), readiness.clone());
         async move { Ok::<_, Infallible>(answer(request.method(), request.uri().path(), &metrics, &readiness).await) }
     });

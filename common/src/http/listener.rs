@@ -2,7 +2,10 @@
 
 use std::{convert::Infallible, error::Error, io, net::SocketAddr, time::Duration};
 
-use ::http::{Request, Response, header::TRANSFER_ENCODING};
+use ::http::{
+    HeaderValue, Request, Response,
+    header::{CONNECTION, TRANSFER_ENCODING},
+};
 use hyper::{
     body::{Body, Incoming},
     server::conn::http1,
@@ -13,7 +16,10 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tower::{Service, ServiceExt as _};
 use tracing::{debug, warn};
 
-use super::wire::{Head, Wire};
+use super::{
+    body::RequestBody,
+    wire::{Head, Wire},
+};
 use crate::lifecycle::Lifecycle;
 
 /// How many connections the kernel holds for us while we are busy. The usual 128 made 3,000 callers who came
@@ -65,7 +71,7 @@ impl Listener {
     /// that have not by the time of the abort are cut.
     pub async fn serve<S, B>(self, service: S, lifecycle: Lifecycle)
     where
-        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+        S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
         S::Future: Send + 'static,
         B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
     {
@@ -105,7 +111,7 @@ struct Connection<S> {
 impl<S> Connection<S> {
     async fn run<B>(self, lifecycle: Lifecycle)
     where
-        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+        S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
         S::Future: Send + 'static,
         B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
     {
@@ -120,7 +126,7 @@ impl<S> Connection<S> {
             let has_length = head.finish();
             let ambiguous_length = has_length && request.headers().contains_key(TRANSFER_ENCODING);
             request.extensions_mut().insert(Peer { address, ambiguous_length });
-            service.clone().oneshot(request)
+            answer(service.clone(), request)
         });
         let connection = protocol.serve_connection(TokioIo::new(wire), with_peer);
         let mut connection = std::pin::pin!(connection);
@@ -145,6 +151,21 @@ impl<S> Connection<S> {
     }
 }
 
+/// hyper closes a connection when nobody has read the request's body to its end. A client that is not told so sends
+/// its next request into the void.
+async fn answer<S, B>(service: S, request: Request<Incoming>) -> Result<Response<B>, Infallible>
+where
+    S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible>,
+{
+    let request = request.map(RequestBody::new);
+    let is_read = request.body().is_read();
+    let mut response = service.oneshot(request).await?;
+    if !is_read.get() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
+}
+
 async fn last_words(lifecycle: &Lifecycle) {
     lifecycle.aborting().await;
     tokio::time::sleep(LAST_WORDS).await;
@@ -153,7 +174,7 @@ async fn last_words(lifecycle: &Lifecycle) {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use http_body_util::Full;
+    use http_body_util::{BodyExt as _, Full};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
@@ -162,11 +183,14 @@ mod tests {
         let any = "127.0.0.1:0".parse().expect("an address");
         let listener = Listener::bind(any, header_timeout).expect("a free port");
         let address = listener.address();
-        let told = tower::service_fn(|request: Request<Incoming>| async move {
+        let told = tower::service_fn(|request: Request<RequestBody>| async move {
             if request.uri().path() == "/slow" {
                 tokio::time::sleep(Duration::from_millis(300)).await;
             }
             let peer = request.extensions().get::<Peer>().copied();
+            if request.uri().path() == "/read" {
+                request.into_body().collect().await.expect("a whole body");
+            }
             let ambiguous = peer.is_some_and(|peer| peer.ambiguous_length);
             Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(format!("ambiguous={ambiguous}")))))
         });
@@ -195,6 +219,20 @@ mod tests {
         }
         let plain = format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked{body}");
         assert!(exchange(address, &plain).await.ends_with("ambiguous=false"));
+    }
+
+    #[tokio::test]
+    async fn an_answer_before_the_bodys_end_says_that_the_connection_closes() {
+        let lifecycle = Lifecycle::new();
+        let address = start(Duration::from_millis(100), &lifecycle).await;
+        for (path, body, closes) in [("/", "five!", true), ("/read", "five!", false), ("/", "", false)] {
+            let length = body.len();
+            let request = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{body}");
+            let answer = exchange(address, &request).await;
+            assert_eq!(answer.contains("connection: close"), closes, "{path} {length}: {answer}");
+        }
+        let chunked = "POST /read HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n";
+        assert!(!exchange(address, chunked).await.contains("connection: close"));
     }
 
     #[tokio::test]

@@ -1,4 +1,5 @@
 //! Serving HTTP/1.1: the one home of hyper.
 
+pub mod body;
 pub mod listener;
 pub mod wire;
