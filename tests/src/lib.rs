@@ -1,8 +1,11 @@
 //! What the end-to-end tests stand on: real servers on free ports, each test with its own.
 
 pub mod answer;
+pub mod caller;
 pub mod database;
 pub mod model;
 pub mod nats;
+pub mod patience;
 pub mod process;
+pub mod raw;
 pub mod stack;
