@@ -2,6 +2,7 @@
 
 mod agents_api;
 mod changes;
+mod chat;
 mod deadline;
 mod draining;
 mod faults;
