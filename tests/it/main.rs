@@ -1,6 +1,7 @@
 //! The contract, tested through the front door: one binary, a module per part.
 
 mod agents_api;
+mod auth;
 mod changes;
 mod chat;
 mod deadline;
