@@ -7,6 +7,7 @@ mod chat;
 mod deadline;
 mod draining;
 mod faults;
+mod keys;
 mod metrics;
 mod operator;
 mod providers;
