@@ -1,5 +1,6 @@
 //! The contract, tested through the front door: one binary, a module per part.
 
+mod agents;
 mod agents_api;
 mod auth;
 mod changes;
