@@ -4,6 +4,7 @@ mod agents;
 mod agents_api;
 mod auth;
 mod changes;
+mod channels;
 mod chat;
 mod deadline;
 mod draining;
