@@ -3,6 +3,7 @@
 mod agents;
 mod agents_api;
 mod auth;
+mod bad_input;
 mod changes;
 mod channels;
 mod chat;
