@@ -4,6 +4,7 @@ mod agents;
 mod agents_api;
 mod auth;
 mod bad_input;
+mod body_limit;
 mod changes;
 mod channels;
 mod chat;
