@@ -11,6 +11,7 @@ mod chat;
 mod deadline;
 mod draining;
 mod faults;
+mod framing;
 mod keys;
 mod metrics;
 mod operator;
