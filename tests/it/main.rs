@@ -13,6 +13,7 @@ mod draining;
 mod faults;
 mod framing;
 mod keys;
+mod limits;
 mod metrics;
 mod operator;
 mod providers;
