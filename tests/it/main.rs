@@ -12,6 +12,7 @@ mod deadline;
 mod draining;
 mod faults;
 mod framing;
+mod headers;
 mod keys;
 mod limits;
 mod metrics;
