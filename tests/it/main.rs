@@ -17,6 +17,7 @@ mod keys;
 mod limits;
 mod metrics;
 mod operator;
+mod order;
 mod providers;
 mod real_model;
 mod redelivery;
