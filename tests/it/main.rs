@@ -22,3 +22,4 @@ mod providers;
 mod real_model;
 mod redelivery;
 mod streaming;
+mod unanswered;
