@@ -8,6 +8,7 @@ mod body_limit;
 mod changes;
 mod channels;
 mod chat;
+mod credits;
 mod deadline;
 mod draining;
 mod faults;
