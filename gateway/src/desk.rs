@@ -9,7 +9,11 @@ use crate::{
     auth::caller::Caller,
     context::RequestContext,
     directory::Directory,
-    dispatcher::{Answer, DispatchError, Dispatcher, Prompt, answer_stream::AnswerStream},
+    dispatcher::{
+        Dispatcher, Prompt,
+        answer::{Answer, DispatchError},
+        answer_stream::AnswerStream,
+    },
     error::ApiError,
     prices::Prices,
 };

@@ -1,6 +1,8 @@
 //! The one way to an agent, whatever the channel: puts a job on the queue and waits for its end.
 
+pub mod answer;
 pub mod answer_stream;
+mod ends;
 pub mod upkeep;
 
 use std::{sync::Arc, time::Duration};
@@ -11,20 +13,21 @@ use common::{
         channel::Channel,
         ids::{AccountId, AgentId, GatewayId, KeyId, MessageId},
         job::{JOB_VERSION, Job, Lane, Price, Turn},
-        message::MessageStatus,
-        reply::{Frame, FrameBody, Outcome},
         time::Millis,
     },
     lifecycle::Lifecycle,
     metrics::Metrics,
     queue::publisher::{PublishError, Publisher},
-    retry::Pauses,
     store::connection::Store,
 };
-use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{info, warn};
+use tokio::time::{Instant, sleep_until};
+use tracing::warn;
 
-use self::answer_stream::AnswerStream;
+use self::{
+    answer::{Answer, DispatchError},
+    answer_stream::AnswerStream,
+    ends::Ends,
+};
 use crate::{
     prices::is_affordable,
     waiter::{CallWaiter, Waiters, Wake},
@@ -58,51 +61,6 @@ pub struct Prompt {
     pub traceparent: Option<String>,
 }
 
-/// How a message ended.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    /// The message.
-    pub id: MessageId,
-    /// When it was accepted.
-    pub created_at: Millis,
-    /// Its end; a completed one has its content.
-    pub outcome: Outcome,
-}
-
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum DispatchError {
-    /// The account has nothing left to spend. Nothing was accepted.
-    #[error("the account has no credits left")]
-    InsufficientCredits,
-    /// This gateway is stopping. Nothing was accepted.
-    #[error("the gateway is stopping")]
-    Draining,
-    /// The job stream is full. Nothing was accepted.
-    #[error("the queue is full")]
-    QueueFull,
-    /// The job is larger than the queue takes. Nothing was accepted.
-    #[error("the request is too large for the queue")]
-    TooLarge,
-    /// The queue cannot be reached.
-    #[error("message {id} could not be handed to the queue")]
-    Unreachable {
-        /// The message.
-        id: MessageId,
-        /// `Some(false)`: certainly not taken. `None`: the queue did not say.
-        accepted: Option<bool>,
-    },
-    /// The job goes on, but nobody waits for it any more.
-    #[error("message {id} was not answered in time")]
-    Timeout {
-        /// The message.
-        id: MessageId,
-    },
-    /// A stream that ended without an answer before its first piece of text.
-    #[error("message {} ended as {}", .0.id, .0.outcome.status)]
-    Ended(Box<Answer>),
-}
-
 /// How long things may take.
 #[derive(Clone, Copy, Debug)]
 pub struct DispatcherConfig {
@@ -118,7 +76,7 @@ pub struct Dispatcher {
     gateway: GatewayId,
     config: DispatcherConfig,
     publisher: Publisher,
-    store: Store,
+    ends: Ends,
     waiters: Arc<Waiters>,
     metrics: Arc<Metrics>,
     lifecycle: Lifecycle,
@@ -134,7 +92,7 @@ impl Dispatcher {
         metrics: Arc<Metrics>,
         lifecycle: Lifecycle,
     ) -> Self {
-        Self { gateway, config, publisher, store, waiters: Arc::default(), metrics, lifecycle }
+        Self { gateway, config, publisher, ends: Ends::new(store), waiters: Arc::default(), metrics, lifecycle }
     }
 
     /// Those who wait, for whoever receives the replies.
@@ -143,27 +101,31 @@ impl Dispatcher {
     }
 
     /// Puts a job on the queue and waits for its end, at most until the deadline.
-    pub async fn call(&self, prompt: Prompt) -> Result<Answer, DispatchError> {
+    pub async fn call(&self, mut prompt: Prompt) -> Result<Answer, DispatchError> {
         let until = Instant::now() + self.config.deadline;
-        let job = self.job(prompt.clone(), false)?;
+        let trace = prompt.traceparent.take();
+        let job = self.job(prompt, false)?;
+        let (id, created_at) = (job.id, job.created_at);
         // Registered before the publish: a fast worker may answer before the publish is acknowledged.
-        let mut waiter = self.waiters.call(job.id);
-        let wake = match self.publish(&job, prompt.traceparent.as_deref()).await {
-            Ok(()) => self.wait(&mut waiter, job.id, until).await?,
+        let mut waiter = self.waiters.call(id);
+        let wake = match self.publish(job, trace).await {
+            Ok(()) => self.wait(&mut waiter, id, until).await?,
             Err(error) => waiter.take_now().ok_or(error)?,
         };
-        let outcome = self.outcome(job.id, wake, until).await?;
-        Ok(Answer { id: job.id, created_at: job.created_at, outcome })
+        let outcome = self.ends.outcome(id, wake, until).await?;
+        Ok(Answer { id, created_at, outcome })
     }
 
     /// Puts a job on the queue and returns once there is text or the end: what fails before the first piece is
     /// an error, not a broken stream.
-    pub async fn stream(&self, prompt: Prompt) -> Result<AnswerStream, DispatchError> {
+    pub async fn stream(&self, mut prompt: Prompt) -> Result<AnswerStream, DispatchError> {
         let until = Instant::now() + self.config.deadline;
-        let job = self.job(prompt.clone(), true)?;
-        let waiter = self.waiters.stream(job.id);
-        self.publish(&job, prompt.traceparent.as_deref()).await?;
-        AnswerStream::begin(self.clone(), waiter, &job, until).await
+        let trace = prompt.traceparent.take();
+        let job = self.job(prompt, true)?;
+        let (id, created_at) = (job.id, job.created_at);
+        let waiter = self.waiters.stream(id);
+        self.publish(job, trace).await?;
+        AnswerStream::begin(self.ends.clone(), self.lifecycle.clone(), waiter, id, created_at, until).await
     }
 
     fn job(&self, prompt: Prompt, stream: bool) -> Result<Job, DispatchError> {
@@ -196,11 +158,12 @@ impl Dispatcher {
         })
     }
 
-    async fn publish(&self, job: &Job, traceparent: Option<&str>) -> Result<(), DispatchError> {
-        let id = job.id;
+    /// Takes the job, so that its text is not kept while its caller waits.
+    async fn publish(&self, job: Job, traceparent: Option<String>) -> Result<(), DispatchError> {
+        let (id, channel) = (job.id, job.channel);
         match self.publisher.publish(job, traceparent).await {
             Ok(()) => {
-                self.metrics.job_accepted(job.channel);
+                self.metrics.job_accepted(channel);
                 Ok(())
             }
             Err(PublishError::Full) => Err(DispatchError::QueueFull),
@@ -219,65 +182,8 @@ impl Dispatcher {
     async fn wait(&self, waiter: &mut CallWaiter, id: MessageId, until: Instant) -> Result<Wake, DispatchError> {
         tokio::select! {
             wake = waiter.wait() => Ok(wake),
-            () = sleep_until(until) => self.last_look(id).await,
+            () = sleep_until(until) => self.ends.last_look(id).await,
             () = self.lifecycle.aborting() => Err(DispatchError::Timeout { id }),
         }
     }
-
-    /// A reply may have been lost on its way: the store has the last word before a time-out.
-    async fn last_look(&self, id: MessageId) -> Result<Wake, DispatchError> {
-        let looked = tokio::time::timeout(Duration::from_secs(1), self.stored(id)).await;
-        match looked.ok().flatten() {
-            Some(outcome) => {
-                info!(message.id = %id, "found an answer at the deadline whose reply was missed");
-                Ok(Wake::Stored(Box::new(outcome)))
-            }
-            None => Err(DispatchError::Timeout { id }),
-        }
-    }
-
-    /// The end that `wake` tells of, with its content; a large one is read from the store.
-    async fn outcome(&self, id: MessageId, wake: Wake, until: Instant) -> Result<Outcome, DispatchError> {
-        let told = match wake {
-            Wake::Stored(outcome) => Some(*outcome),
-            Wake::Frame(bytes) => match serde_json::from_slice::<Frame>(&bytes) {
-                Ok(Frame { body: FrameBody::Terminal { outcome }, .. }) => Some(outcome),
-                _ => None,
-            },
-        };
-        match told {
-            Some(outcome) if !content_is_missing(&outcome) => Ok(outcome),
-            _ => self.read_until(id, until).await,
-        }
-    }
-
-    /// Reads the end from the store, again and again while the store cannot be reached.
-    async fn read_until(&self, id: MessageId, until: Instant) -> Result<Outcome, DispatchError> {
-        let mut pauses = Pauses::new(Duration::from_millis(50), Duration::from_secs(1), None);
-        loop {
-            if let Some(outcome) = self.stored(id).await {
-                return Ok(outcome);
-            }
-            let pause = pauses.next_pause().unwrap_or_default();
-            if Instant::now() + pause >= until {
-                return Err(DispatchError::Timeout { id });
-            }
-            sleep(pause).await;
-        }
-    }
-
-    async fn stored(&self, id: MessageId) -> Option<Outcome> {
-        match self.store.outcomes(&[id]).await {
-            Ok(found) => found.into_iter().next().map(|(_, outcome)| outcome),
-            Err(error) => {
-                warn!(message.id = %id, %error, "could not look for an answer in the store");
-                None
-            }
-        }
-    }
-}
-
-/// Whether a completed answer was too large for its frame.
-fn content_is_missing(outcome: &Outcome) -> bool {
-    outcome.status == MessageStatus::Completed && outcome.content.is_none()
 }

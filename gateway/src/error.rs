@@ -9,7 +9,7 @@ use common::domain::{
 };
 use http::StatusCode;
 
-use crate::{dispatcher::Answer, fault::Fault};
+use crate::{dispatcher::answer::Answer, fault::Fault};
 
 /// Seconds to wait after a rate limit's refusal; the contract's own number.
 const RATE_LIMIT_PAUSE: &str = "60";

@@ -13,7 +13,7 @@ use serde::Serialize;
 use tracing::error;
 
 use crate::{
-    dispatcher::Answer,
+    dispatcher::answer::Answer,
     error::{ApiError, status_url},
     fault::X_MESSAGE_ID,
 };

@@ -12,7 +12,10 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::warn;
 
 use super::{connection::Connection, subjects};
-use crate::{domain::job::Job, retry::Pauses};
+use crate::{
+    domain::{ids::MessageId, job::Job},
+    retry::Pauses,
+};
 
 /// One try ends after this long, so that a lost acknowledgement can be asked for again within the budget.
 const TRY_LIMIT: Duration = Duration::from_millis(900);
@@ -58,24 +61,28 @@ impl Publisher {
     ///
     /// # Errors
     /// See [`PublishError`]: each says whether the job may have been taken.
-    pub async fn publish(&self, job: &Job, traceparent: Option<&str>) -> Result<(), PublishError> {
-        let payload = serde_json::to_vec(job).map_err(|e| PublishError::NotTaken(e.to_string()))?;
-        let message = message(job, traceparent, payload.into());
-        let subject = subjects::job(job);
+    pub async fn publish(&self, job: Job, traceparent: Option<String>) -> Result<(), PublishError> {
+        let payload = serde_json::to_vec(&job).map_err(|e| PublishError::NotTaken(e.to_string()))?;
+        let payload = Bytes::from(payload);
+        let subject = subjects::job(&job);
+        let id = job.id;
+        // What waits for the acknowledgement is the payload alone.
+        drop(job);
         let until = Instant::now() + self.budget;
         let mut pauses = Pauses::new(Duration::from_millis(20), Duration::from_millis(250), None);
         let mut in_doubt = false;
         loop {
-            let fault = match self.publish_once(&subject, message.clone(), until).await {
-                Ok(()) => return Ok(()),
-                Err(fault) => fault,
-            };
+            let fault =
+                match self.publish_once(&subject, message(id, traceparent.as_deref(), payload.clone()), until).await {
+                    Ok(()) => return Ok(()),
+                    Err(fault) => fault,
+                };
             in_doubt |= matches!(fault, Fault::InDoubt(_));
             let again_at = Instant::now() + pauses.next_pause().unwrap_or_default();
             if fault.is_final() || again_at >= until {
                 return Err(fault.into_error(in_doubt));
             }
-            warn!(message.id = %job.id, fault = fault.reason(), "publishing a job again");
+            warn!(message.id = %id, fault = fault.reason(), "publishing a job again");
             sleep_until(again_at).await;
         }
     }
@@ -100,9 +107,9 @@ impl Publisher {
     }
 }
 
-fn message(job: &Job, traceparent: Option<&str>, payload: Bytes) -> PublishMessage {
+fn message(id: MessageId, traceparent: Option<&str>, payload: Bytes) -> PublishMessage {
     let mut headers = HeaderMap::new();
-    headers.insert(NATS_MESSAGE_ID, job.id.0.simple().to_string());
+    headers.insert(NATS_MESSAGE_ID, id.0.simple().to_string());
     if let Some(traceparent) = traceparent {
         headers.insert(subjects::TRACEPARENT, traceparent);
     }

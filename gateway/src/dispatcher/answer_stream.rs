@@ -3,17 +3,22 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::domain::{
-    ids::MessageId,
-    job::Job,
-    message::MessageStatus,
-    reply::{Attempt, Frame, FrameBody, Outcome},
-    time::Millis,
+use common::{
+    domain::{
+        ids::MessageId,
+        message::MessageStatus,
+        reply::{Attempt, Frame, FrameBody, Outcome},
+        time::Millis,
+    },
+    lifecycle::Lifecycle,
 };
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
-use super::{Answer, DispatchError, Dispatcher, content_is_missing};
+use super::{
+    answer::{Answer, DispatchError},
+    ends::{Ends, content_is_missing},
+};
 use crate::waiter::{StreamWaiter, Wake};
 
 /// The rest of an answer cannot follow what was sent: the connection has to be aborted.
@@ -85,7 +90,8 @@ pub struct AnswerStream {
     pub id: MessageId,
     /// When it was accepted.
     pub created_at: Millis,
-    dispatcher: Dispatcher,
+    ends: Ends,
+    lifecycle: Lifecycle,
     waiter: StreamWaiter,
     until: Instant,
     sent: Sent,
@@ -96,21 +102,15 @@ pub struct AnswerStream {
 impl AnswerStream {
     /// Waits for the first piece or for the end.
     pub(super) async fn begin(
-        dispatcher: Dispatcher,
+        ends: Ends,
+        lifecycle: Lifecycle,
         waiter: StreamWaiter,
-        job: &Job,
+        id: MessageId,
+        created_at: Millis,
         until: Instant,
     ) -> Result<Self, DispatchError> {
-        let mut stream = Self {
-            id: job.id,
-            created_at: job.created_at,
-            dispatcher,
-            waiter,
-            until,
-            sent: Sent::default(),
-            first: None,
-            ended: false,
-        };
+        let mut stream =
+            Self { id, created_at, ends, lifecycle, waiter, until, sent: Sent::default(), first: None, ended: false };
         loop {
             let wake = stream.wake().await?;
             match stream.read(wake).await? {
@@ -179,10 +179,10 @@ impl AnswerStream {
             wake = self.waiter.next() => match wake {
                 Some(wake) => Ok(wake),
                 // Too slow for the live frames: the store has the whole answer once it is there.
-                None => self.dispatcher.read_until(id, self.until).await.map(|end| Wake::Stored(Box::new(end))),
+                None => self.ends.read_until(id, self.until).await.map(|end| Wake::Stored(Box::new(end))),
             },
-            () = sleep_until(self.until) => self.dispatcher.last_look(id).await,
-            () = self.dispatcher.lifecycle.aborting() => Err(DispatchError::Timeout { id }),
+            () = sleep_until(self.until) => self.ends.last_look(id).await,
+            () = self.lifecycle.aborting() => Err(DispatchError::Timeout { id }),
         }
     }
 
@@ -202,7 +202,7 @@ impl AnswerStream {
         };
         if content_is_missing(&outcome) {
             let until = self.until.max(Instant::now() + Duration::from_secs(2));
-            return self.dispatcher.read_until(self.id, until).await.map(|outcome| Read::Ended(of, outcome));
+            return self.ends.read_until(self.id, until).await.map(|outcome| Read::Ended(of, outcome));
         }
         Ok(Read::Ended(of, outcome))
     }
