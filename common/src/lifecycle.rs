@@ -53,6 +53,11 @@ impl Lifecycle {
         self.soft.is_cancelled()
     }
 
+    /// Whether what is left has to be dropped.
+    pub fn is_aborting(&self) -> bool {
+        self.hard.is_cancelled()
+    }
+
     /// Waits until the stop begins.
     pub async fn stopping(&self) {
         self.soft.cancelled().await;

@@ -19,10 +19,21 @@ use tracing::{error, warn};
 
 /// The most ends in one transaction.
 const GROUP: usize = 256;
+/// The most ends that wait for the commit before theirs to end.
+const WAITING: usize = 512;
+
+/// What came of storing an end.
+#[derive(Debug)]
+pub enum Stored {
+    /// It is the message's end, with what was charged.
+    First(Outcome),
+    /// Another one had been stored before; this is that one.
+    Earlier(Outcome),
+}
 
 struct Request {
     finish: Finish,
-    done: oneshot::Sender<Committed>,
+    done: oneshot::Sender<Stored>,
 }
 
 /// Where jobs bring their ends. Cheap to clone.
@@ -32,17 +43,28 @@ pub struct Finisher(mpsc::Sender<Request>);
 impl Finisher {
     /// Starts the one task that commits.
     pub fn start(store: Store, lifecycle: &Lifecycle) -> Self {
-        let (tx, rx) = mpsc::channel(GROUP * 4);
+        let (tx, rx) = mpsc::channel(WAITING);
         lifecycle.spawn(commit_groups(store, rx));
         Self(tx)
     }
 
+    /// Waits for a place in the queue of ends. Whoever has one needs no slot any more: more jobs can begin, and the
+    /// next commit takes more ends. While the database is away there is no place, and no further job begins.
+    pub async fn place(&self) -> Option<Place<'_>> {
+        self.0.reserve().await.ok().map(Place)
+    }
+}
+
+/// A place in the queue of ends.
+pub struct Place<'a>(mpsc::Permit<'a, Request>);
+
+impl Place<'_> {
     /// Stores the end of a job unless one is stored already: the first one wins. Returns once it is durable, also
     /// when the database is away for a while; dropping the future gives up waiting.
-    pub async fn finish(&self, job: Arc<Job>, outcome: Outcome) -> Option<Committed> {
-        let (done, committed) = oneshot::channel();
-        self.0.send(Request { finish: Finish { job, outcome }, done }).await.ok()?;
-        committed.await.ok()
+    pub async fn finish(self, job: Arc<Job>, outcome: Outcome) -> Option<Stored> {
+        let (done, stored) = oneshot::channel();
+        self.0.send(Request { finish: Finish { job, outcome }, done });
+        stored.await.ok()
     }
 }
 
@@ -63,39 +85,39 @@ fn take_doubles(group: &mut Vec<Request>) -> Vec<Request> {
 }
 
 /// Commits all, or, when that fails, each by itself, so that one bad row does not hold up the others.
-async fn commit(store: &Store, group: Vec<Request>) {
+async fn commit(store: &Store, mut group: Vec<Request>) {
     let mut pauses = Pauses::new(Duration::from_millis(50), Duration::from_secs(2), None);
-    let mut waiting = group;
     loop {
         // A job whose task is gone was handed back to the queue: its end will come from another run.
-        waiting.retain(|request| !request.done.is_closed());
-        let finishes: Vec<Finish> = waiting.iter().map(|request| request.finish.clone()).collect();
-        if finishes.is_empty() {
+        group.retain(|request| !request.done.is_closed());
+        let (finishes, waiting): (Vec<_>, Vec<_>) = group.into_iter().map(|r| (r.finish, r.done)).unzip();
+        let error = match store.finish(&finishes).await {
+            Ok(committed) => return answer(finishes, waiting, committed),
+            Err(error) => error,
+        };
+        group = finishes.into_iter().zip(waiting).map(|(finish, done)| Request { finish, done }).collect();
+        if error.is_transient() {
+            warn!(%error, jobs = group.len(), "could not store the ends of jobs; trying again");
+            sleep(pauses.next_pause().unwrap_or_default()).await;
+        } else if let [only] = group.as_slice() {
+            return error!(%error, message.id = %only.finish.job.id, "the end of a job cannot be stored");
+        } else {
+            warn!(%error, jobs = group.len(), "could not store a group of ends; storing them one by one");
+            for request in group {
+                Box::pin(commit(store, vec![request])).await;
+            }
             return;
-        }
-        match store.finish(&finishes).await {
-            Ok(committed) => return answer(waiting, committed),
-            Err(error) if error.is_transient() => {
-                warn!(%error, jobs = waiting.len(), "could not store the ends of jobs; trying again");
-                sleep(pauses.next_pause().unwrap_or_default()).await;
-            }
-            Err(error) if waiting.len() == 1 => {
-                error!(%error, message.id = %waiting[0].finish.job.id, "the end of a job cannot be stored");
-                return;
-            }
-            Err(error) => {
-                warn!(%error, jobs = waiting.len(), "could not store a group of ends; storing them one by one");
-                for request in waiting {
-                    Box::pin(commit(store, vec![request])).await;
-                }
-                return;
-            }
         }
     }
 }
 
-fn answer(group: Vec<Request>, committed: Vec<Committed>) {
-    for (request, committed) in group.into_iter().zip(committed) {
-        let _ = request.done.send(committed);
+fn answer(finishes: Vec<Finish>, waiting: Vec<oneshot::Sender<Stored>>, committed: Vec<Committed>) {
+    for ((finish, done), committed) in finishes.into_iter().zip(waiting).zip(committed) {
+        let stored = match committed {
+            Committed::Won { credits_charged } => Stored::First(Outcome { credits_charged, ..finish.outcome }),
+            Committed::Lost(earlier) => Stored::Earlier(earlier),
+        };
+        // Whoever is gone by now finds the end in the store.
+        let _ = done.send(stored);
     }
 }

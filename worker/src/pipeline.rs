@@ -19,17 +19,14 @@ use common::{
         delivery::{Delivery, EnvelopeError},
         replies::ReplySender,
     },
-    store::{
-        connection::Store,
-        messages::{Committed, Start},
-    },
+    store::{connection::Store, messages::Start},
 };
 use tracing::{Instrument as _, error, info, info_span, warn};
 
 use crate::{
     agents::Agents,
     config::WorkerConfig,
-    finisher::Finisher,
+    finisher::{Finisher, Stored},
     reply::Gatherer,
     run::{Ran, Runner},
 };
@@ -86,19 +83,19 @@ impl Pipeline {
         };
         let trace = delivery.traceparent().unwrap_or_default();
         let span = info_span!("job", message.id = %job.id, traceparent = trace);
-        self.process_job(&delivery, job).instrument(span).await;
+        self.process_job(delivery, job).instrument(span).await;
     }
 
-    async fn process_job(&self, delivery: &Delivery, job: Arc<Job>) {
+    async fn process_job(&self, mut delivery: Delivery, job: Arc<Job>) {
         let gatherer = Gatherer::new(job.id, delivery.info().attempt, self.config.delta_gather);
         let verdict = tokio::select! {
-            verdict = self.verdict(delivery, &job, &gatherer) => verdict,
+            verdict = self.verdict(&delivery, &job, &gatherer) => verdict,
             () = self.lifecycle.aborting() => Verdict::HandBack(None),
         };
         match verdict {
-            Verdict::End(outcome) => self.finish(delivery, job, outcome, &gatherer).await,
-            Verdict::Ended(outcome) => self.reply(delivery, &job, outcome, &gatherer).await,
-            Verdict::HandBack(delay) => self.hand_back(delivery, &job, delay).await,
+            Verdict::End(outcome) => self.finish(&mut delivery, job, outcome, &gatherer).await,
+            Verdict::Ended(outcome) => self.reply(&delivery, &job, outcome, &gatherer).await,
+            Verdict::HandBack(delay) => self.hand_back(&delivery, &job, delay).await,
         }
     }
 
@@ -171,39 +168,49 @@ impl Pipeline {
         }
     }
 
-    async fn finish(&self, delivery: &Delivery, job: Arc<Job>, outcome: Outcome, gatherer: &Gatherer) {
-        let Some(stored) = self.store_end(delivery, &job, outcome).await else {
-            return self.hand_back(delivery, &job, None).await;
-        };
-        self.reply(delivery, &job, stored, gatherer).await;
+    async fn finish(&self, delivery: &mut Delivery, job: Arc<Job>, outcome: Outcome, gatherer: &Gatherer) {
+        match self.store_end(delivery, &job, outcome).await {
+            Some(stored) => self.reply(delivery, &job, stored, gatherer).await,
+            None if self.lifecycle.is_aborting() => self.hand_back(delivery, &job, None).await,
+            // It counts as a start: an end that can never be stored must not be run for ever.
+            None => delivery.retry_after(Some(STORE_DELAY)).await,
+        }
     }
 
     /// Stores the end, or finds the one that was stored first. The job is kept alive meanwhile.
-    async fn store_end(&self, delivery: &Delivery, job: &Arc<Job>, outcome: Outcome) -> Option<Outcome> {
-        let mut told = outcome.clone();
-        let mut finish = std::pin::pin!(self.finisher.finish(job.clone(), outcome));
+    async fn store_end(&self, delivery: &mut Delivery, job: &Arc<Job>, outcome: Outcome) -> Option<Outcome> {
         let mut beat = tokio::time::interval(self.runner.heartbeat);
         beat.tick().await;
-        let committed = loop {
+        let place = loop {
             tokio::select! {
-                committed = &mut finish => break committed,
+                biased;
+                place = self.finisher.place() => break place?,
                 _ = beat.tick() => delivery.in_progress().await,
                 () = self.lifecycle.aborting() => return None,
             }
         };
-        match committed? {
-            Committed::Won { credits_charged } => {
-                told.credits_charged = credits_charged;
-                self.metrics.job_finished(job.channel, told.status);
-                self.metrics.tokens_used(told.usage);
-                log_end(job, &told);
-                Some(told)
+        delivery.free_slot();
+        let mut finish = std::pin::pin!(place.finish(job.clone(), outcome));
+        let stored = loop {
+            tokio::select! {
+                biased;
+                stored = &mut finish => break stored,
+                _ = beat.tick() => delivery.in_progress().await,
+                () = self.lifecycle.aborting() => return None,
             }
-            Committed::Lost(stored) => {
-                info!(status = %stored.status, "another run of the job had ended first");
-                Some(stored)
+        };
+        Some(match stored? {
+            Stored::First(outcome) => {
+                self.metrics.job_finished(job.channel, outcome.status);
+                self.metrics.tokens_used(outcome.usage);
+                log_end(job, &outcome);
+                outcome
             }
-        }
+            Stored::Earlier(outcome) => {
+                info!(status = %outcome.status, "another run of the job had ended first");
+                outcome
+            }
+        })
     }
 
     /// Tells who waits and acknowledges: all that the job caused is stored by now.

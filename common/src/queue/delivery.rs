@@ -84,6 +84,11 @@ impl Delivery {
         self
     }
 
+    /// Gives the slot back before the delivery is done with: what is left needs none.
+    pub fn free_slot(&mut self) {
+        self.slot = None;
+    }
+
     /// What the queue knows about it.
     pub fn info(&self) -> Delivered {
         self.info
