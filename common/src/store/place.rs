@@ -74,6 +74,9 @@ fn sqlite_place(url: &str) -> Result<Place, StoreError> {
             .journal_mode(SqliteJournalMode::Wal)
             // A result must outlive a loss of power.
             .synchronous(SqliteSynchronous::Full)
+            // In pages of 4 KiB. Each checkpoint writes and syncs the whole file again; the default makes one for a
+            // thousand ends of jobs.
+            .pragma("wal_autocheckpoint", "8000")
             .busy_timeout(BUSY_TIMEOUT)
             .foreign_keys(true)
             .disable_statement_logging(),
