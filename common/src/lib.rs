@@ -1,5 +1,6 @@
 //! What the gateway and the worker both speak: the domain, the queue and the store.
 
+mod allocator;
 pub mod cache;
 pub mod domain;
 pub mod env;
