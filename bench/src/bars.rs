@@ -1,0 +1,117 @@
+//! The ratios that tell whether the product is fast enough, each with its bar.
+
+use crate::{
+    nats::Durability::{Default as ServerDefault, Shipped},
+    rounds::{Results, Row},
+    sample::{Sample, median},
+};
+
+/// One number of a sample.
+type Field = fn(&Sample) -> Option<f64>;
+
+const RATE: Field = |sample| Some(sample.rate);
+const P50: Field = |sample| sample.p50;
+const P99: Field = |sample| sample.p99;
+const ANSWERED: Field = |sample| sample.answered;
+const MEMORY: Field = |sample| sample.memory;
+
+struct Bar {
+    what: String,
+    value: f64,
+    /// Value of each round.
+    rounds: Vec<f64>,
+    bar: f64,
+    at_least: bool,
+}
+
+/// A table of all bars whose measurements are there; empty when none is.
+pub fn markdown(results: &Results) -> String {
+    let bars = all(results);
+    if bars.is_empty() {
+        return String::new();
+    }
+    let lines: String = bars.iter().map(Bar::line).collect();
+    format!("| bar | asked | measured | in the rounds | met |\n|---|---:|---:|---:|---|\n{lines}")
+}
+
+fn all(results: &Results) -> Vec<Bar> {
+    let mut bars = Vec::new();
+    for (durability, bar) in [(Shipped, 0.7), (ServerDefault, 0.5)] {
+        for callers in [64, 512] {
+            let rows = [(Row::Product(durability, callers), RATE), (Row::Floor(durability, callers), RATE)];
+            let what = format!("(4) ÷ (3), {durability}, {callers} callers");
+            bars.extend(Bar::of(results, what, &rows, |v| v[0] / v[1], bar, true));
+        }
+    }
+    for durability in [Shipped, ServerDefault] {
+        let rows = [(Row::Product(durability, 1), P50), (Row::Floor(durability, 1), P50), (Row::Commit, P50)];
+        let what = format!("(4) p50 ÷ ((3) p50 + commit), {durability}, 1 caller");
+        bars.extend(Bar::of(results, what, &rows, |v| v[0] / (v[1] + v[2]), 1.4, false));
+    }
+    let mut single = |row, field: Field, what: &str, bar, at_least| {
+        bars.extend(Bar::of(results, what.to_owned(), &[(row, field)], |v| v[0], bar, at_least));
+    };
+    single(Row::Waiting(10_000, false), ANSWERED, "(5) answered of 10,000", 10_000.0, true);
+    single(Row::Waiting(10_000, false), MEMORY, "(5) KiB a caller of 10,000", 30.0, false);
+    single(Row::Waiting(2_000, false), P99, "(5) ms added at p99 for 2,000 within 4 s", 100.0, false);
+    single(Row::Waiting(2_000, true), P99, "(5) ms added at p99 for 2,000 at once", 100.0, false);
+    single(Row::Streams(false), RATE, "(6) chunks a second", 20_000.0, true);
+    bars
+}
+
+impl Bar {
+    /// `combine` of one number of each row: of their medians, and in each round. `None` when one was not measured.
+    fn of(
+        results: &Results,
+        what: String,
+        rows: &[(Row, Field)],
+        combine: fn(&[f64]) -> f64,
+        bar: f64,
+        at_least: bool,
+    ) -> Option<Self> {
+        let numbers: Option<Vec<Vec<f64>>> = rows
+            .iter()
+            .map(|(row, field)| results.get(row).map(|samples| samples.iter().filter_map(*field).collect()))
+            .collect();
+        let numbers = numbers?;
+        let medians: Option<Vec<f64>> = numbers.iter().map(|numbers| median(numbers.clone())).collect();
+        let count = numbers.iter().map(Vec::len).min()?;
+        let round = |i: usize| combine(&numbers.iter().map(|numbers| numbers[i]).collect::<Vec<_>>());
+        Some(Self { what, value: combine(&medians?), rounds: (0..count).map(round).collect(), bar, at_least })
+    }
+
+    fn is_met(&self) -> bool {
+        if self.at_least { self.value >= self.bar } else { self.value <= self.bar }
+    }
+
+    fn line(&self) -> String {
+        let asked = if self.at_least { "≥" } else { "≤" };
+        let rounds: Vec<String> = self.rounds.iter().map(|value| short(*value)).collect();
+        let met = if self.is_met() { "yes" } else { "**no**" };
+        format!("| {} | {asked} {} | {} | {} | {met} |\n", self.what, self.bar, short(self.value), rounds.join(", "))
+    }
+}
+
+/// With as many digits as matter.
+fn short(value: f64) -> String {
+    if value < 10.0 { format!("{value:.2}") } else { format!("{value:.0}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn results(row: Row, rates: &[f64]) -> (Row, Vec<Sample>) {
+        (row, rates.iter().map(|rate| Sample { rate: *rate, ..Sample::default() }).collect())
+    }
+
+    #[test]
+    fn a_bar_is_told_for_the_medians_and_for_each_round() {
+        let results = Results::from([
+            results(Row::Floor(Shipped, 64), &[100.0, 200.0, 100.0]),
+            results(Row::Product(Shipped, 64), &[75.0, 100.0, 80.0]),
+        ]);
+        assert!(markdown(&results).contains("64 callers | ≥ 0.7 | 0.80 | 0.75, 0.50, 0.80 | yes |"));
+        assert_eq!(markdown(&Results::new()), "");
+    }
+}

@@ -1,0 +1,93 @@
+//! The requests that callers send: made once; a chat has a nonce that is written over for each call.
+
+use std::net::SocketAddr;
+
+use anyhow::{Result, ensure};
+
+use crate::{http::Connection, payload::PROMPT};
+
+/// Hexadecimal digits of a nonce.
+const NONCE: usize = 16;
+
+/// A chat that is ready to be sent.
+#[derive(Clone)]
+pub struct Request {
+    bytes: Vec<u8>,
+    nonce_at: usize,
+}
+
+impl Request {
+    /// `POST /api/v1/chat` with a short question.
+    pub fn chat(address: SocketAddr, key: &str, agent: &str) -> Self {
+        Self::sleeping(address, key, agent, "")
+    }
+
+    /// The same with the directive `script` for the demo agent before the question.
+    pub fn sleeping(address: SocketAddr, key: &str, agent: &str, script: &str) -> Self {
+        let script = if script.is_empty() { String::new() } else { format!("{script}\\n") };
+        let nonce = "0".repeat(NONCE);
+        let body = format!(r#"{{"employee_id":"{agent}","prompt":"{script}{nonce} {PROMPT}"}}"#);
+        let bytes = post(address, "/api/v1/chat", key, &body);
+        let nonce_at = bytes.len() - body.len() + body.find(&nonce).unwrap_or_default();
+        Self { bytes, nonce_at }
+    }
+
+    /// Writes the nonce of call `number` of `caller` into it.
+    pub fn renew(&mut self, caller: u32, number: u32) {
+        let digits = format!("{caller:08x}{number:08x}");
+        self.bytes[self.nonce_at..self.nonce_at + NONCE].copy_from_slice(digits.as_bytes());
+    }
+
+    /// Asks on `connection`.
+    ///
+    /// # Errors
+    /// When the connection breaks, or the answer is not a 200 to this very call.
+    pub async fn ask(&self, connection: &mut Connection) -> Result<()> {
+        let answer = connection.ask(&self.bytes).await?;
+        let body = connection.body();
+        ensure!(answer.status == 200, "{}: {}", answer.status, String::from_utf8_lossy(body));
+        ensure!(self.is_answered_by(body), "the answer to another call: {}", String::from_utf8_lossy(body));
+        Ok(())
+    }
+
+    fn is_answered_by(&self, body: &[u8]) -> bool {
+        let nonce = &self.bytes[self.nonce_at..self.nonce_at + NONCE];
+        body.windows(NONCE).any(|window| window == nonce)
+    }
+}
+
+/// `POST /api/agents/chat` that streams the answer to `message`.
+pub fn stream(address: SocketAddr, key: &str, agent: &str, message: &str) -> Vec<u8> {
+    let body = format!(r#"{{"agentId":"{agent}","stream":true,"message":"{message}"}}"#);
+    post(address, "/api/agents/chat", key, &body)
+}
+
+/// `GET` of `path` without a key.
+pub fn get(address: SocketAddr, path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").into_bytes()
+}
+
+fn post(address: SocketAddr, path: &str, key: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {key}\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_its_own_answer_fits_a_call() {
+        let mut request = Request::chat(SocketAddr::from(([127, 0, 0, 1], 1)), "sk-x", "a");
+        request.renew(3, 0xbeef);
+        let text = String::from_utf8(request.bytes.clone()).expect("text");
+        let body = text.split("\r\n\r\n").nth(1).expect("a body");
+        assert!(text.contains(&format!("Content-Length: {}\r\n", body.len())));
+        assert!(request.is_answered_by(br#"{"content":"000000030000beef what"}"#));
+        assert!(!request.is_answered_by(br#"{"content":"000000030000bee0 what"}"#));
+    }
+}

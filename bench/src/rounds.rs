@@ -1,0 +1,149 @@
+//! One round: every measurement once in turn, so that what disturbs the machine for a while disturbs all alike.
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use anyhow::Result;
+use tempfile::TempDir;
+
+use crate::{
+    bare, commit,
+    load::{self, Lengths},
+    nats::{Durability, Nats},
+    options::Options,
+    sample::Sample,
+    sites::Site,
+    streams, waiting,
+};
+
+/// Callers at a time.
+pub const CALLERS: [u32; 3] = [1, 64, 512];
+/// How long callers that wait take to arrive: all are there before the first one's 5 seconds are over.
+pub const ARRIVAL: Duration = Duration::from_secs(4);
+const WARM_UP: Duration = Duration::from_secs(1);
+
+/// One line of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Row {
+    /// Bare HTTP.
+    Echo(u32),
+    /// The bare job path.
+    Job(Durability, u32),
+    /// A bare durable commit.
+    Commit,
+    /// HTTP in front of the job path.
+    Floor(Durability, u32),
+    /// The product.
+    Product(Durability, u32),
+    /// Callers that wait; whether they come all at once.
+    Waiting(u32, bool),
+    /// Streams; whether as shipped, with fragments gathered.
+    Streams(bool),
+}
+
+/// All samples of each line, in the order of the rounds.
+pub type Results = BTreeMap<Row, Vec<Sample>>;
+
+/// Measures all that `options` ask for once.
+///
+/// # Errors
+/// When a server does not come up or goes away.
+pub async fn run(root: &Path, options: &Options, results: &mut Results) -> Result<()> {
+    let lengths = Lengths { warm_up: WARM_UP.min(options.measure), measure: options.measure };
+    let mut round = Round { root, options, lengths, results };
+    round.echo().await?;
+    for durability in Durability::ALL {
+        round.paths(durability).await?;
+    }
+    round.waiting().await?;
+    round.streams().await
+}
+
+struct Round<'a> {
+    root: &'a Path,
+    options: &'a Options,
+    lengths: Lengths,
+    results: &'a mut Results,
+}
+
+impl Round<'_> {
+    async fn echo(&mut self) -> Result<()> {
+        if !self.options.has(1) {
+            return Ok(());
+        }
+        let echo = Site::echo(self.root).await?;
+        for callers in CALLERS {
+            self.load(Row::Echo(callers), &echo, callers).await?;
+        }
+        Ok(())
+    }
+
+    /// The bare path, the floor and the product back to back for each number of callers.
+    async fn paths(&mut self, durability: Durability) -> Result<()> {
+        let folder = TempDir::new_in(self.root)?;
+        let nats = if self.options.has(2) { Some(Nats::start(durability, folder.path()).await?) } else { None };
+        let floor = if self.options.has(3) { Some(Site::floor(self.root, durability).await?) } else { None };
+        let product = if self.options.has(4) { Some(Site::product(self.root, durability, &[]).await?) } else { None };
+        if self.options.has(2) && durability == Durability::Shipped {
+            let sample = commit::run(folder.path(), self.lengths).await?;
+            self.note(Row::Commit, sample);
+        }
+        for callers in CALLERS {
+            if let Some(nats) = &nats {
+                let sample = bare::run(nats, callers, self.lengths).await?;
+                self.note(Row::Job(durability, callers), sample);
+            }
+            if let Some(floor) = &floor {
+                self.load(Row::Floor(durability, callers), floor, callers).await?;
+            }
+            if let Some(product) = &product {
+                self.load(Row::Product(durability, callers), product, callers).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn waiting(&mut self) -> Result<()> {
+        if !self.options.has(5) {
+            return Ok(());
+        }
+        let settings = [("FRONTDESK_CONCURRENCY", "12000")];
+        for (callers, at_once) in [(2_000, false), (2_000, true), (10_000, false)] {
+            let site = Site::product(self.root, Durability::Shipped, &settings).await?;
+            // What is made once, such as threads and caches, is not what a caller costs.
+            let warm_up = Lengths { warm_up: Duration::ZERO, measure: WARM_UP };
+            load::run(site.address, &site.chat(), 16, warm_up, site.processes()).await?;
+            let arrival = if at_once { Duration::ZERO } else { ARRIVAL };
+            let sample = waiting::run(&site, callers, arrival).await?;
+            self.note(Row::Waiting(callers, at_once), sample);
+        }
+        Ok(())
+    }
+
+    async fn streams(&mut self) -> Result<()> {
+        if !self.options.has(6) {
+            return Ok(());
+        }
+        // As many slots as streams, and some more.
+        let slots = ("FRONTDESK_CONCURRENCY", "128");
+        let site = Site::product(self.root, Durability::Shipped, &[slots, ("FRONTDESK_DELTA_GATHER", "0ms")]).await?;
+        let sample = streams::run(&site, "2ms", 5).await?;
+        self.note(Row::Streams(false), sample);
+        let site = Site::product(self.root, Durability::Shipped, &[slots]).await?;
+        let sample = streams::run(&site, "5ms", 2).await?;
+        self.note(Row::Streams(true), sample);
+        Ok(())
+    }
+
+    async fn load(&mut self, row: Row, site: &Site, callers: u32) -> Result<()> {
+        let sample = load::run(site.address, &site.chat(), callers, self.lengths, site.processes()).await?;
+        self.note(row, sample);
+        Ok(())
+    }
+
+    fn note(&mut self, row: Row, sample: Sample) {
+        let ms = |time: Option<f64>, name| time.map_or_else(String::new, |ms| format!(", {name} {ms:.2} ms"));
+        let (p50, p99) = (ms(sample.p50, "p50"), ms(sample.p99, "p99"));
+        eprintln!("  {row:?}: {:.0}/s{p50}{p99}, {} errors", sample.rate, sample.errors);
+        self.results.entry(row).or_default().push(sample);
+    }
+}

@@ -1,0 +1,112 @@
+//! The one table, in Markdown.
+
+use std::fmt::Write as _;
+
+use crate::{
+    bars,
+    rounds::{ARRIVAL, Results, Row},
+    sample::Sample,
+};
+
+const HEAD: &str = "\
+| what | NATS sync | callers | per second | p50 ms | p99 ms | errors | gateway | worker | nats-server | load | more |
+|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|
+";
+
+/// The table and the bars below it.
+pub fn markdown(results: &Results) -> String {
+    let mut text = HEAD.to_owned();
+    for (row, samples) in results {
+        text += &line(*row, &Sample::median(samples));
+    }
+    text += "\nMedians of the rounds; errors are summed up. The columns gateway to load are processor seconds for \
+             10,000 calls (in (6): chunks). In (5), p50 and p99 are what was added to the 5 s.\n";
+    let bars = bars::markdown(results);
+    if !bars.is_empty() {
+        let _ = write!(text, "\n{bars}");
+    }
+    text
+}
+
+fn line(row: Row, sample: &Sample) -> String {
+    let (what, sync, callers) = label(row);
+    let callers = callers.map_or_else(String::new, |callers| thousands(f64::from(callers)));
+    let cpu: Vec<String> = sample.cpu.iter().map(|cpu| number(*cpu, 2)).collect();
+    format!(
+        "| {what} | {sync} | {callers} | {} | {} | {} | {} | {} | {} |\n",
+        thousands(sample.rate),
+        number(sample.p50, 2),
+        number(sample.p99, 2),
+        sample.errors,
+        cpu.join(" | "),
+        more(sample),
+    )
+}
+
+fn label(row: Row) -> (String, String, Option<u32>) {
+    let (what, sync, callers) = match row {
+        Row::Echo(callers) => ("(1) bare axum echo".to_owned(), None, Some(callers)),
+        Row::Job(durability, callers) => ("(2) bare job path".to_owned(), Some(durability), Some(callers)),
+        Row::Commit => ("(2) bare durable commit, SQLite".to_owned(), None, Some(1)),
+        Row::Floor(durability, callers) => ("(3) floor".to_owned(), Some(durability), Some(callers)),
+        Row::Product(durability, callers) => ("(4) POST /api/v1/chat".to_owned(), Some(durability), Some(callers)),
+        Row::Waiting(callers, at_once) => {
+            let how = if at_once { "at once".to_owned() } else { format!("within {} s", ARRIVAL.as_secs()) };
+            (format!("(5) waiting for a 5 s job, come {how}"), None, Some(callers))
+        }
+        Row::Streams(false) => ("(6) chunks, each fragment by itself, model at 2 ms".to_owned(), None, Some(100)),
+        Row::Streams(true) => ("(6) chunks, gathered for 20 ms, model at 5 ms".to_owned(), None, Some(100)),
+    };
+    (what, sync.map_or_else(String::new, |durability| durability.to_string()), callers)
+}
+
+fn more(sample: &Sample) -> String {
+    let mut parts = Vec::new();
+    if let Some(answered) = sample.answered {
+        parts.push(format!("{} answered", thousands(answered)));
+    }
+    if let Some(memory) = sample.memory {
+        parts.push(format!("{memory:.1} KiB a caller in the gateway"));
+    }
+    if let Some(fragments) = sample.fragments {
+        parts.push(format!("{} fragments/s from the model", thousands(fragments)));
+    }
+    parts.join(", ")
+}
+
+fn number(value: Option<f64>, digits: usize) -> String {
+    value.map_or_else(String::new, |value| format!("{value:.digits$}"))
+}
+
+/// A whole number with commas.
+fn thousands(value: f64) -> String {
+    let digits = format!("{value:.0}");
+    let mut out = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_commas() {
+        assert_eq!(["7", "999", "1,000", "12,345,678"], [7.2, 999.4, 999.6, 12_345_678.0].map(thousands));
+    }
+
+    #[test]
+    fn every_line_has_as_many_columns_as_the_head() {
+        let columns = |line: &str| line.matches('|').count();
+        let head = columns(HEAD.lines().next().expect("a head"));
+        for row in [Row::Echo(1), Row::Commit, Row::Waiting(2_000, true), Row::Streams(false)] {
+            let line = line(row, &Sample { answered: Some(3.0), memory: Some(1.0), ..Sample::default() });
+            assert_eq!(columns(&line), head, "{line}");
+        }
+    }
+}
