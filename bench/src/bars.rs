@@ -51,10 +51,14 @@ fn all(results: &Results) -> Vec<Bar> {
     let mut single = |row, field: Field, what: &str, bar, at_least| {
         bars.extend(Bar::of(results, what.to_owned(), &[(row, field)], |v| v[0], bar, at_least));
     };
-    single(Row::Waiting(10_000, false), ANSWERED, "(5) answered of 10,000", 10_000.0, true);
-    single(Row::Waiting(10_000, false), MEMORY, "(5) KiB a caller of 10,000", 30.0, false);
-    single(Row::Waiting(2_000, false), P99, "(5) ms added at p99 for 2,000 within 4 s", 100.0, false);
-    single(Row::Waiting(2_000, true), P99, "(5) ms added at p99 for 2,000 at once", 100.0, false);
+    for durability in [Shipped, ServerDefault] {
+        let row = Row::Waiting(durability, 10_000, false);
+        single(row, ANSWERED, &format!("(5) answered of 10,000, {durability}"), 10_000.0, true);
+        single(row, MEMORY, &format!("(5) KiB a caller of 10,000, {durability}"), 30.0, false);
+    }
+    let added = "(5) ms added at p99 for 2,000";
+    single(Row::Waiting(Shipped, 2_000, false), P99, &format!("{added} within 4 s, {Shipped}"), 100.0, false);
+    single(Row::Waiting(ServerDefault, 2_000, true), P99, &format!("{added} at once, {ServerDefault}"), 100.0, false);
     single(Row::Streams(false), RATE, "(6) chunks a second", 20_000.0, true);
     bars
 }

@@ -50,9 +50,9 @@ fn label(row: Row) -> (String, String, Option<u32>) {
         Row::Commit => ("(2) bare durable commit, SQLite".to_owned(), None, Some(1)),
         Row::Floor(durability, callers) => ("(3) floor".to_owned(), Some(durability), Some(callers)),
         Row::Product(durability, callers) => ("(4) POST /api/v1/chat".to_owned(), Some(durability), Some(callers)),
-        Row::Waiting(callers, at_once) => {
+        Row::Waiting(durability, callers, at_once) => {
             let how = if at_once { "at once".to_owned() } else { format!("within {} s", ARRIVAL.as_secs()) };
-            (format!("(5) waiting for a 5 s job, come {how}"), None, Some(callers))
+            (format!("(5) waiting for a 5 s job, come {how}"), Some(durability), Some(callers))
         }
         Row::Streams(false) => ("(6) chunks, each fragment by itself, model at 2 ms".to_owned(), None, Some(100)),
         Row::Streams(true) => ("(6) chunks, gathered for 20 ms, model at 5 ms".to_owned(), None, Some(100)),
@@ -94,6 +94,7 @@ fn thousands(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nats::Durability;
 
     #[test]
     fn numbers_have_commas() {
@@ -104,7 +105,7 @@ mod tests {
     fn every_line_has_as_many_columns_as_the_head() {
         let columns = |line: &str| line.matches('|').count();
         let head = columns(HEAD.lines().next().expect("a head"));
-        for row in [Row::Echo(1), Row::Commit, Row::Waiting(2_000, true), Row::Streams(false)] {
+        for row in [Row::Echo(1), Row::Commit, Row::Waiting(Durability::Default, 2_000, true), Row::Streams(false)] {
             let line = line(row, &Sample { answered: Some(3.0), memory: Some(1.0), ..Sample::default() });
             assert_eq!(columns(&line), head, "{line}");
         }
