@@ -65,6 +65,16 @@ pub(super) fn portions(total: usize) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
+/// Two statements in one text, for SQLite, which takes the values of the second after those of the first.
+pub(super) fn both(first: Statement, second: Statement) -> Statement {
+    let values = [first.values, second.values].into_iter().flatten().flat_map(|values| values.0);
+    Statement::from_sql_and_values(
+        first.db_backend,
+        format!("{}; {}", first.sql, second.sql),
+        values.collect::<Vec<_>>(),
+    )
+}
+
 /// A text, or none. NUL, which PostgreSQL cannot store, becomes the replacement character.
 pub(super) fn text(value: Option<&str>) -> Value {
     match value {
