@@ -1,6 +1,6 @@
 # What there is to do here. Settings: docs/settings.md. `exec`, so that a signal to make reaches what it runs.
 
-.PHONY: help run stop test bench fmt lint check clean-data
+.PHONY: help run stop test test-deadline bench fmt lint check clean-data
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -14,6 +14,9 @@ stop: ## End what `make run` started; the data stays
 
 test: ## All tests, on servers of their own; ARGS go to the test runner
 	@exec scripts/test $(ARGS)
+
+test-deadline: ## The one test that waits for the true five minutes
+	@exec scripts/test --deadline
 
 bench: ## Measure, against a bare floor, and print one table
 	@exec scripts/bench $(ARGS)
