@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 
 help: ## This list
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
 
 run: ## Run Frontdesk here; MODEL=local adds a small real model, WORKERS=4 more workers, PROFILE=release speed
 	@exec scripts/run
