@@ -31,7 +31,7 @@ pub enum AgentCommand {
     Apply {
         /// The account's name or id.
         account: String,
-        /// A TOML file of [[agents]] with name and model, and optionally id, description, provider, instructions,
+        /// A TOML file of `[[agents]]` with name and model, and optionally id, description, provider, instructions,
         /// temperature and max_output_tokens; `-` for stdin.
         file: PathBuf,
     },

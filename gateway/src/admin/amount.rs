@@ -22,7 +22,7 @@ pub enum AmountError {
     /// Finer than a micro-credit.
     #[error("at most {FRACTION_DIGITS} decimals")]
     TooFine,
-    /// Beyond [`MOST_CREDITS`].
+    /// Beyond a billion credits.
     #[error("at most {MOST_CREDITS} credits at once")]
     TooLarge,
 }
