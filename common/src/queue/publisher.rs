@@ -1,6 +1,6 @@
 //! Puts a job on the queue, again and again under the same id until the outcome is known or the time is up.
 
-use std::{error::Error as _, future::IntoFuture as _, time::Duration};
+use std::{error::Error as _, future::IntoFuture as _, sync::Arc, time::Duration};
 
 use async_nats::{
     HeaderMap,
@@ -8,7 +8,10 @@ use async_nats::{
     jetstream::{self, context::PublishErrorKind, message::PublishMessage},
 };
 use bytes::Bytes;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep_until, timeout_at},
+};
 use tracing::warn;
 
 use super::{connection::Connection, subjects};
@@ -40,17 +43,23 @@ pub enum PublishError {
     Unknown(String),
 }
 
+/// Publishes under way at a time. The server acknowledges a burst only when all of it is written: 2,000 at once were
+/// all acknowledged after 3 s (measured, with `sync_interval: always`); in portions the first ones after 0.2 s, with the
+/// same throughput.
+const UNDER_WAY: usize = 512;
+
 /// Publishes jobs.
 #[derive(Clone)]
 pub struct Publisher {
     connection: Connection,
     budget: Duration,
+    under_way: Arc<Semaphore>,
 }
 
 impl Publisher {
     /// A publisher that spends at most `budget` on one job.
     pub fn new(connection: Connection, budget: Duration) -> Self {
-        Self { connection, budget }
+        Self { connection, budget, under_way: Arc::new(Semaphore::new(UNDER_WAY)) }
     }
 
     /// How long one publish may take.
@@ -72,6 +81,9 @@ impl Publisher {
         let until = Instant::now() + self.budget;
         let mut pauses = Pauses::new(Duration::from_millis(20), Duration::from_millis(250), None);
         let mut in_doubt = false;
+        let Ok(Ok(_permit)) = timeout_at(until, self.under_way.acquire()).await else {
+            return Err(PublishError::NotTaken("the queue is busy".to_owned()));
+        };
         loop {
             let fault =
                 match self.publish_once(&subject, message(id, traceparent.as_deref(), payload.clone()), until).await {
