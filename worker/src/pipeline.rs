@@ -21,6 +21,7 @@ use common::{
     },
     store::{connection::Store, messages::Start},
 };
+use tokio::time::{Instant, interval_at};
 use tracing::{Instrument as _, error, info, info_span, warn};
 
 use crate::{
@@ -170,7 +171,7 @@ impl Pipeline {
 
     async fn finish(&self, delivery: &mut Delivery, job: Arc<Job>, outcome: Outcome, gatherer: &Gatherer) {
         match self.store_end(delivery, &job, outcome).await {
-            Some(stored) => self.reply(delivery, &job, stored, gatherer).await,
+            Some(stored) => self.conclude(delivery, &job, stored, gatherer).await,
             None if self.lifecycle.is_aborting() => self.hand_back(delivery, &job, None).await,
             // It counts as a start: an end that can never be stored must not be run for ever.
             None => delivery.retry_after(Some(STORE_DELAY)).await,
@@ -178,9 +179,9 @@ impl Pipeline {
     }
 
     /// Stores the end, or finds the one that was stored first. The job is kept alive meanwhile.
-    async fn store_end(&self, delivery: &mut Delivery, job: &Arc<Job>, outcome: Outcome) -> Option<Outcome> {
-        let mut beat = tokio::time::interval(self.runner.heartbeat);
-        beat.tick().await;
+    async fn store_end(&self, delivery: &mut Delivery, job: &Arc<Job>, outcome: Outcome) -> Option<Stored> {
+        let heartbeat = self.runner.heartbeat;
+        let mut beat = interval_at(Instant::now() + heartbeat, heartbeat);
         let place = loop {
             tokio::select! {
                 biased;
@@ -191,26 +192,28 @@ impl Pipeline {
         };
         delivery.free_slot();
         let mut finish = std::pin::pin!(place.finish(job.clone(), outcome));
-        let stored = loop {
+        loop {
             tokio::select! {
                 biased;
-                stored = &mut finish => break stored,
+                stored = &mut finish => return stored,
                 _ = beat.tick() => delivery.in_progress().await,
                 () = self.lifecycle.aborting() => return None,
             }
-        };
-        Some(match stored? {
+        }
+    }
+
+    /// Replies first: whoever waits does not wait for the log.
+    async fn conclude(&self, delivery: &Delivery, job: &Job, stored: Stored, gatherer: &Gatherer) {
+        let (Stored::First(outcome) | Stored::Earlier(outcome)) = &stored;
+        self.reply(delivery, job, outcome.clone(), gatherer).await;
+        match stored {
             Stored::First(outcome) => {
                 self.metrics.job_finished(job.channel, outcome.status);
                 self.metrics.tokens_used(outcome.usage);
                 log_end(job, &outcome);
-                outcome
             }
-            Stored::Earlier(outcome) => {
-                info!(status = %outcome.status, "another run of the job had ended first");
-                outcome
-            }
-        })
+            Stored::Earlier(outcome) => info!(status = %outcome.status, "another run of the job had ended first"),
+        }
     }
 
     /// Tells who waits and acknowledges: all that the job caused is stored by now.

@@ -71,7 +71,10 @@ impl Gatherer {
             match since {
                 None => self.said.notified().await,
                 Some(since) => {
-                    sleep_until(since + self.wait).await;
+                    // Even a sleep that is over takes a turn of the timer.
+                    if !self.wait.is_zero() {
+                        sleep_until(since + self.wait).await;
+                    }
                     if let Some(frame) = self.take() {
                         return frame;
                     }
