@@ -1,6 +1,5 @@
 //! What the gateway and the worker both speak: the domain, the queue and the store.
 
-mod allocator;
 pub mod cache;
 pub mod domain;
 pub mod env;

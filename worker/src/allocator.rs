@@ -1,5 +1,5 @@
-//! The allocator of every program of ours. The C library's own took a seventh of the gateway's processor time at 64
-//! callers (measured), most of it in consolidating what other threads had freed.
+//! The allocator of the worker. The C library's own took an eighth of its processor time under load (measured); the
+//! gateway keeps that one, because there a waiting caller costs 24 KiB with it and 35 KiB with this one.
 
 use mimalloc::MiMalloc;
 

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod agents;
+mod allocator;
 pub mod config;
 pub mod finisher;
 pub mod pipeline;
