@@ -17,7 +17,8 @@ const MEMORY: Field = |sample| sample.memory;
 
 struct Bar {
     what: String,
-    value: f64,
+    /// `None` when no round has such a number, as when callers were turned away: the bar is not met.
+    value: Option<f64>,
     /// Value of each round.
     rounds: Vec<f64>,
     bar: f64,
@@ -81,18 +82,20 @@ impl Bar {
         let medians: Option<Vec<f64>> = numbers.iter().map(|numbers| median(numbers.clone())).collect();
         let count = numbers.iter().map(Vec::len).min()?;
         let round = |i: usize| combine(&numbers.iter().map(|numbers| numbers[i]).collect::<Vec<_>>());
-        Some(Self { what, value: combine(&medians?), rounds: (0..count).map(round).collect(), bar, at_least })
+        let value = medians.map(|medians| combine(&medians));
+        Some(Self { what, value, rounds: (0..count).map(round).collect(), bar, at_least })
     }
 
     fn is_met(&self) -> bool {
-        if self.at_least { self.value >= self.bar } else { self.value <= self.bar }
+        self.value.is_some_and(|value| if self.at_least { value >= self.bar } else { value <= self.bar })
     }
 
     fn line(&self) -> String {
         let asked = if self.at_least { "≥" } else { "≤" };
         let rounds: Vec<String> = self.rounds.iter().map(|value| short(*value)).collect();
         let met = if self.is_met() { "yes" } else { "**no**" };
-        format!("| {} | {asked} {} | {} | {} | {met} |\n", self.what, self.bar, short(self.value), rounds.join(", "))
+        let value = self.value.map_or_else(|| "nothing".to_owned(), short);
+        format!("| {} | {asked} {} | {value} | {} | {met} |\n", self.what, self.bar, rounds.join(", "))
     }
 }
 
@@ -117,5 +120,12 @@ mod tests {
         ]);
         assert!(markdown(&results).contains("64 callers | ≥ 0.7 | 0.80 | 0.75, 0.50, 0.80 | yes |"));
         assert_eq!(markdown(&Results::new()), "");
+    }
+
+    #[test]
+    fn a_bar_without_a_number_is_not_met() {
+        let row = Row::Waiting(Shipped, 10_000, false);
+        let results = Results::from([(row, vec![Sample { answered: Some(9.0), ..Sample::default() }])]);
+        assert!(markdown(&results).contains("| ≤ 30 | nothing |  | **no** |"));
     }
 }
