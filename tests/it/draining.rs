@@ -7,21 +7,15 @@ use serde_json::json;
 use tests::{
     database::Database,
     model::{Behaviour, ModelServer},
-    stack::{Builder, Stack},
+    stack::Stack,
 };
-
-fn with_model(database: Database, model: &ModelServer) -> Builder {
-    Stack::on(database)
-        .agent(json!({ "name": "Assistant", "model": "scripted", "provider": "openai" }))
-        .set("FRONTDESK_OPENAI_URL", model.url())
-}
 
 #[rstest]
 #[tokio::test]
 async fn a_stopped_worker_finishes_what_it_has(#[values(Database::Sqlite, Database::Postgres)] database: Database) {
     let model = ModelServer::start().await.expect("a model");
     model.script(Behaviour::answer(["nonce ", "81"]).paced(Duration::from_millis(700)));
-    let mut stack = with_model(database, &model).start().await;
+    let mut stack = Stack::with_model(database, &model).start().await;
     let waiting = stack.begin_chat(0, "finish this");
     model.called(1).await;
     stack.workers[0].signal("TERM");
@@ -39,7 +33,7 @@ async fn what_outlasts_the_grace_time_is_handed_back_at_once(
     let model = ModelServer::start().await.expect("a model");
     model.script(Behaviour::hang_after_head());
     // With the shipped ack_wait of 30 s: only a job that was handed back can be answered before that.
-    let mut stack = with_model(database, &model)
+    let mut stack = Stack::with_model(database, &model)
         .set("FRONTDESK_WORKER_GRACE", "200ms")
         .set("FRONTDESK_DEADLINE", "25s")
         .start()
@@ -61,7 +55,7 @@ async fn a_stopped_gateway_answers_whom_it_has_let_in(
 ) {
     let model = ModelServer::start().await.expect("a model");
     model.always(Behaviour::answer(["nonce ", "83"]).paced(Duration::from_millis(700)));
-    let mut stack = with_model(database, &model).start().await;
+    let mut stack = Stack::with_model(database, &model).start().await;
     let waiting: Vec<_> = (0..20).map(|_| stack.begin_chat(0, "wait for it")).collect();
     model.called(20).await;
     stack.gateways[0].process.signal("TERM");
@@ -79,7 +73,7 @@ async fn a_gateway_out_of_grace_says_where_the_answer_will_be(
 ) {
     let model = ModelServer::start().await.expect("a model");
     model.always(Behaviour::hang_after_head());
-    let stack = with_model(database, &model).set("FRONTDESK_GRACE", "200ms").start().await;
+    let stack = Stack::with_model(database, &model).set("FRONTDESK_GRACE", "200ms").start().await;
     let waiting = stack.begin_chat(0, "wait for it");
     model.called(1).await;
     stack.gateways[0].process.signal("TERM");

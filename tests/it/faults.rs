@@ -21,12 +21,7 @@ fn is_answer_to(nonce: &str, body: &Value) -> bool {
 async fn a_gateway_killed_in_mid_wait_loses_no_job(#[values(Database::Sqlite, Database::Postgres)] database: Database) {
     let model = ModelServer::start().await.expect("a model");
     model.always(Behaviour::answer(["kept"]).paced(Duration::from_millis(500)));
-    let mut stack = Stack::on(database)
-        .agent(json!({ "name": "Assistant", "model": "scripted", "provider": "openai" }))
-        .set("FRONTDESK_OPENAI_URL", model.url())
-        .gateways(2)
-        .start()
-        .await;
+    let mut stack = Stack::with_model(database, &model).gateways(2).start().await;
     let waiting: Vec<_> = (0..10).map(|_| stack.begin_chat(1, "keep this")).collect();
     model.called(10).await;
     stack.gateways[1].process.kill();
@@ -134,11 +129,7 @@ async fn a_gateway_that_starts_before_nats_waits_for_it(
 async fn an_answer_outlives_a_database_that_is_away() {
     let model = ModelServer::start().await.expect("a model");
     model.always(Behaviour::answer(["nonce ", "92"]).paced(Duration::from_millis(500)));
-    let stack = Stack::on(Database::Postgres)
-        .agent(json!({ "name": "Assistant", "model": "scripted", "provider": "openai" }))
-        .set("FRONTDESK_OPENAI_URL", model.url())
-        .start()
-        .await;
+    let stack = Stack::with_model(Database::Postgres, &model).start().await;
     let waiting = stack.begin_chat(0, "outlive it");
     model.called(1).await;
     let (server, name) = stack.database_url.rsplit_once('/').expect("a database's name");

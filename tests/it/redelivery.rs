@@ -12,10 +12,7 @@ use tests::{
 
 /// A stack whose agent talks to `model`, and whose queue hands a silent job out again after a second.
 fn with_model(database: Database, model: &ModelServer) -> Builder {
-    Stack::on(database)
-        .agent(json!({ "name": "Assistant", "model": "scripted", "provider": "openai" }))
-        .set("FRONTDESK_OPENAI_URL", model.url())
-        .set("FRONTDESK_ACK_WAIT", "1s")
+    Stack::with_model(database, model).set("FRONTDESK_ACK_WAIT", "1s")
 }
 
 #[rstest]

@@ -17,6 +17,7 @@ use tokio::{
 pub use self::operator::Ran;
 use crate::{
     database::Database,
+    model::ModelServer,
     nats::{Nats, PASSWORD},
     process::Process,
 };
@@ -66,6 +67,13 @@ impl Stack {
     pub fn on(database: Database) -> Builder {
         let agent = json!({ "name": "Assistant", "model": "demo", "provider": "demo" });
         Builder { database, gateways: 1, workers: 1, settings: BTreeMap::new(), agent }
+    }
+
+    /// The same with an agent that talks to the scripted `model`.
+    pub fn with_model(database: Database, model: &ModelServer) -> Builder {
+        Self::on(database)
+            .agent(json!({ "name": "Assistant", "model": "scripted", "provider": "openai" }))
+            .set("FRONTDESK_OPENAI_URL", model.url())
     }
 
     /// One gateway, one worker, an account whose API channel is on, an agent and a key.
