@@ -16,7 +16,6 @@ use super::{
 use crate::domain::{
     ids::{GatewayId, MessageId},
     job::Job,
-    message::MessageStatus,
     reply::{Frame, FrameBody},
 };
 
@@ -60,12 +59,6 @@ impl ReplySender {
             tracing::warn!(message.id = %frame.id, "could not send a frame");
         }
     }
-}
-
-/// Whether a terminal frame leaves the text to the store.
-pub fn content_is_left_out(frame: &FrameBody) -> bool {
-    matches!(frame, FrameBody::Terminal { outcome }
-        if outcome.status == MessageStatus::Completed && outcome.content.is_none())
 }
 
 /// Receives all frames for one gateway.
