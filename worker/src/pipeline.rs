@@ -204,15 +204,20 @@ impl Pipeline {
 
     /// Replies first: whoever waits does not wait for the log.
     async fn conclude(&self, delivery: &Delivery, job: &Job, stored: Stored, gatherer: &Gatherer) {
-        let (Stored::First(outcome) | Stored::Earlier(outcome)) = &stored;
-        self.reply(delivery, job, outcome.clone(), gatherer).await;
-        match stored {
-            Stored::First(outcome) => {
-                self.metrics.job_finished(job.channel, outcome.status);
-                self.metrics.tokens_used(outcome.usage);
-                log_end(job, &outcome);
-            }
-            Stored::Earlier(outcome) => info!(status = %outcome.status, "another run of the job had ended first"),
+        let (mut outcome, is_first) = match stored {
+            Stored::First(outcome) => (outcome, true),
+            Stored::Earlier(outcome) => (outcome, false),
+        };
+        // The answer itself is not copied for the log.
+        let content = outcome.content.take();
+        let end = outcome.clone();
+        self.reply(delivery, job, Outcome { content, ..outcome }, gatherer).await;
+        if is_first {
+            self.metrics.job_finished(job.channel, end.status);
+            self.metrics.tokens_used(end.usage);
+            log_end(job, &end);
+        } else {
+            info!(status = %end.status, "another run of the job had ended first");
         }
     }
 
