@@ -10,10 +10,10 @@ use std::{
     time::Duration,
 };
 
-use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbBackend};
+use sea_orm::{ConnectionTrait as _, DatabaseConnection};
 use tokio::{sync::Mutex, time::timeout};
 
-use super::{error::StoreError, place::Place};
+use super::{error::StoreError, place::Place, sqlite_writer::SqliteWriter};
 use crate::env::{self, EnvError};
 
 /// How long a call of the store may take. A database that is frozen rather than down ends here.
@@ -49,25 +49,30 @@ impl fmt::Debug for StoreConfig {
 #[derive(Clone)]
 pub struct Store {
     pub(super) db: DatabaseConnection,
-    /// Whose turn it is to write on SQLite. Its own waiting is a polling sleep, in no order; this queue is fair.
-    pub(super) turn: Option<Arc<Mutex<()>>>,
+    /// Whose turn it is to write on SQLite, with the connection for what is hot. SQLite's own waiting is a polling
+    /// sleep, in no order; this queue is fair.
+    pub(super) turn: Option<Arc<Mutex<SqliteWriter>>>,
     statements: Arc<AtomicU64>,
 }
 
 impl Store {
     /// Opens the database. On SQLite the file and its directory are made when they are not there.
     pub async fn connect(config: &StoreConfig) -> Result<Self, StoreError> {
-        let mut db = Place::parse(&config.url)?.open(config.max_connections).await?;
+        let place = Place::parse(&config.url)?;
+        let turn = match &place {
+            Place::Sqlite(options) => Some(Arc::new(Mutex::new(SqliteWriter::new((**options).clone())))),
+            Place::Postgres(_) => None,
+        };
+        let mut db = place.open(config.max_connections).await?;
         let statements = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&statements);
         db.set_metric_callback(move |_| {
             counter.fetch_add(1, Ordering::Relaxed);
         });
-        let turn = (db.get_database_backend() == DbBackend::Sqlite).then(Arc::default);
         Ok(Self { db, turn, statements })
     }
 
-    /// How many statements were sent so far, without pings and the ends of transactions.
+    /// How many statements were sent so far, without pings, the ends of transactions and the free ends of jobs.
     pub fn queries(&self) -> u64 {
         self.statements.load(Ordering::Relaxed)
     }
@@ -83,6 +88,9 @@ impl Store {
 
     /// Closes all connections, when those in use come back.
     pub async fn close(&self) -> Result<(), StoreError> {
+        if let Some(turn) = &self.turn {
+            turn.lock().await.close().await?;
+        }
         Ok(self.db.close_by_ref().await?)
     }
 }

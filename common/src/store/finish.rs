@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use sea_orm::{ConnectionTrait as _, DbBackend, Statement, Value};
+use sea_orm::{
+    ConnectionTrait as _, DbBackend, Statement, Value,
+    sqlx::{Row as _, sqlite::SqliteRow},
+};
 
 use super::{
     connection::{Store, within_patience},
@@ -48,58 +51,68 @@ impl Store {
             // In one order everywhere: PostgreSQL locks row by row, and two orders would be a deadlock.
             let mut sorted: Vec<_> = group.iter().collect();
             sorted.sort_unstable_by_key(|finish| finish.job.id);
-            let write = self.write().await?;
-            // Where no balance moves, an entry for a message that has ended before is the entry that is there.
-            let at_once = write.get_database_backend() == DbBackend::Sqlite && sorted.iter().all(|f| charge(f) == 0);
-            let won = end(&write, &sorted, at_once).await?;
-            let (winners, losers): (Vec<_>, Vec<_>) =
-                sorted.into_iter().partition(|finish| won.contains(&finish.job.id));
-            if !at_once {
-                enter(&write, &winners).await?;
-                take(&write, &winners).await?;
-            }
-            let losers: Vec<_> = losers.into_iter().map(|finish| finish.job.id).collect();
-            let stored = rows::outcomes(&*write, &losers).await?;
-            write.commit().await?;
+            let won = match &self.turn {
+                // Where no balance moves, an entry for a message that has ended before is the entry that is there.
+                Some(turn) if sorted.iter().all(|finish| charge(finish) == 0) => {
+                    let rows = turn.lock().await.run(at_once(&sorted)?).await?;
+                    rows.iter().map(id_of_row).collect::<Result<_, _>>()?
+                }
+                _ => self.end_and_charge(&sorted).await?,
+            };
+            let losers: Vec<_> = group.iter().map(|f| f.job.id).filter(|id| !won.contains(id)).collect();
+            let stored = rows::outcomes(&self.db, &losers).await?;
             answer(group, &won, stored)
         })
         .await
     }
+
+    /// The ends, then the entries and charges of those that were the first; gives the ids of those.
+    async fn end_and_charge(&self, group: &[&Finish]) -> Result<HashSet<MessageId>, StoreError> {
+        let write = self.write().await?;
+        let mut won = HashSet::with_capacity(group.len());
+        for portion in sql::portions(group.len()) {
+            for row in write.query_all_raw(ends(write.get_database_backend(), &group[portion])?).await? {
+                won.insert(MessageId(row.try_get_by_index(0)?));
+            }
+        }
+        let winners: Vec<_> = group.iter().copied().filter(|finish| won.contains(&finish.job.id)).collect();
+        for portion in sql::portions(winners.len()) {
+            write.execute_raw(entries(write.get_database_backend(), &winners[portion])).await?;
+        }
+        take(&write, &winners).await?;
+        write.commit().await?;
+        Ok(won)
+    }
 }
 
-/// Writes the rows of messages that have not ended; gives the ids of those. With the entries in the ledger in the same
-/// statement, it is one trip to the thread that SQLite runs in, and not two.
-async fn end(write: &Write, group: &[&Finish], with_entries: bool) -> Result<HashSet<MessageId>, StoreError> {
-    let mut won = HashSet::with_capacity(group.len());
-    for portion in sql::portions(group.len()) {
-        let mut values = Vec::with_capacity(portion.len() * COLUMNS);
-        for finish in &group[portion.clone()] {
-            let state = State::Ended { outcome: &finish.outcome, credits_charged: charge(finish) };
-            rows::push(&mut values, &finish.job, &state)?;
-        }
-        let mut statement = ENDED.statement(write.get_database_backend(), values);
-        if with_entries {
-            let mut entries = Vec::with_capacity(portion.len() * CHARGED.columns);
-            group[portion].iter().for_each(|finish| push_entry(&mut entries, finish));
-            statement = sql::both(statement, CHARGED.statement(write.get_database_backend(), entries));
-        }
-        for row in write.query_all_raw(statement).await? {
-            won.insert(MessageId(row.try_get_by_index(0)?));
-        }
+/// The ends with their entries in the same statements, for SQLite: each is one trip to its thread, and not two.
+fn at_once(group: &[&Finish]) -> Result<Vec<Statement>, StoreError> {
+    let statements = sql::portions(group.len()).map(|portion| {
+        let portion = &group[portion];
+        Ok(sql::both(ends(DbBackend::Sqlite, portion)?, entries(DbBackend::Sqlite, portion)))
+    });
+    statements.collect()
+}
+
+fn id_of_row(row: &SqliteRow) -> Result<MessageId, StoreError> {
+    row.try_get(0).map(MessageId).map_err(|error| StoreError::unreadable("message id", error))
+}
+
+/// Writes the rows of messages that have not ended; returns the ids of those.
+fn ends(backend: DbBackend, group: &[&Finish]) -> Result<Statement, StoreError> {
+    let mut values = Vec::with_capacity(group.len() * COLUMNS);
+    for finish in group {
+        let state = State::Ended { outcome: &finish.outcome, credits_charged: charge(finish) };
+        rows::push(&mut values, &finish.job, &state)?;
     }
-    Ok(won)
+    Ok(ENDED.statement(backend, values))
 }
 
 /// Enters what was used into the ledger.
-async fn enter(write: &Write, winners: &[&Finish]) -> Result<(), StoreError> {
-    for portion in sql::portions(winners.len()) {
-        let mut values = Vec::with_capacity(portion.len() * CHARGED.columns);
-        for finish in &winners[portion] {
-            push_entry(&mut values, finish);
-        }
-        write.execute_raw(CHARGED.statement(write.get_database_backend(), values)).await?;
-    }
-    Ok(())
+fn entries(backend: DbBackend, group: &[&Finish]) -> Statement {
+    let mut values = Vec::with_capacity(group.len() * CHARGED.columns);
+    group.iter().for_each(|finish| push_entry(&mut values, finish));
+    CHARGED.statement(backend, values)
 }
 
 fn push_entry(values: &mut Vec<Value>, finish: &Finish) {

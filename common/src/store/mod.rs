@@ -14,6 +14,7 @@ mod migrate;
 mod place;
 pub mod rows;
 mod sql;
+mod sqlite_writer;
 #[cfg(test)]
 mod testing;
 pub mod usage;

@@ -5,13 +5,13 @@ use std::ops::Deref;
 use sea_orm::{DatabaseTransaction, SqliteTransactionMode, TransactionOptions, TransactionTrait as _};
 use tokio::sync::OwnedMutexGuard;
 
-use super::{connection::Store, error::StoreError};
+use super::{connection::Store, error::StoreError, sqlite_writer::SqliteWriter};
 
 /// A transaction that may write. Dropped without [`Write::commit`], it leaves nothing behind.
 pub(super) struct Write {
     // Declared first, so that the roll-back is under way before the next writer has its turn.
     transaction: DatabaseTransaction,
-    _turn: Option<OwnedMutexGuard<()>>,
+    _turn: Option<OwnedMutexGuard<SqliteWriter>>,
 }
 
 impl Store {
