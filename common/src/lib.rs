@@ -7,6 +7,7 @@ pub mod http;
 pub mod lifecycle;
 pub mod metrics;
 pub mod ops;
+pub mod outbound;
 pub mod queue;
 pub mod readiness;
 pub mod retry;
