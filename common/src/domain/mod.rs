@@ -8,5 +8,6 @@ pub mod ids;
 pub mod job;
 pub mod key;
 pub mod message;
+pub mod object;
 pub mod reply;
 pub mod time;

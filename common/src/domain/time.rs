@@ -2,10 +2,11 @@
 
 use std::{
     fmt,
+    str::FromStr,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// Milliseconds since 1970-01-01T00:00:00Z.
@@ -46,6 +47,31 @@ impl fmt::Display for Millis {
     }
 }
 
+/// A text that is no point in time.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("give a point in time such as 2026-11-21T09:30:00Z")]
+pub struct NoMoment;
+
+impl FromStr for Millis {
+    type Err = NoMoment;
+
+    /// RFC 3339, with any offset; fractions of a millisecond are cut off.
+    fn from_str(text: &str) -> Result<Self, NoMoment> {
+        let at = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| NoMoment)?;
+        i64::try_from(at.unix_timestamp_nanos().div_euclid(1_000_000)).map(Self).map_err(|_| NoMoment)
+    }
+}
+
+/// A point in time as callers see it: RFC 3339, in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(pub Millis);
+
+impl Serialize for Moment {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
 /// The date of a [`Millis::day`], as in `2026-11-21`.
 pub fn date_of_day(day: i32) -> String {
     let midnight = Millis(i64::from(day) * 86_400_000).to_string();
@@ -61,6 +87,15 @@ mod tests {
         let at = Millis(1_795_253_400_125);
         assert_eq!(at.to_string(), "2026-11-21T09:30:00.125Z");
         assert_eq!(date_of_day(at.day()), "2026-11-21");
+    }
+
+    #[test]
+    fn a_moment_is_read_as_it_is_written() {
+        assert_eq!("2026-11-21T09:30:00.125Z".parse(), Ok(Millis(1_795_253_400_125)));
+        assert_eq!("2026-11-21T10:30:00.125999+01:00".parse(), Ok(Millis(1_795_253_400_125)));
+        for text in ["", "2026-11-21", "2026-11-21T09:30:00", "1795253400", "now"] {
+            assert_eq!(text.parse::<Millis>(), Err(NoMoment), "{text}");
+        }
     }
 
     #[test]
