@@ -162,7 +162,7 @@ impl Dispatcher {
     async fn publish(&self, job: Job, traceparent: Option<String>) -> Result<(), DispatchError> {
         let (id, channel) = (job.id, job.channel);
         match self.publisher.publish(job, traceparent).await {
-            Ok(()) => {
+            Ok(_) => {
                 self.metrics.job_accepted(channel);
                 Ok(())
             }

@@ -75,6 +75,36 @@ impl Fields {
         }
     }
 
+    /// One of `names` that may be absent.
+    pub fn optional_choice<'n>(&mut self, name: &str, names: &[&'n str]) -> Result<Option<&'n str>, FieldFault> {
+        let Some(text) = self.optional_text(name)? else { return Ok(None) };
+        let chosen = names.iter().copied().find(|known| *known == text);
+        chosen.map(Some).ok_or_else(|| self.fault(name, &format!("has to be {}", names.join(" or "))))
+    }
+
+    /// An object of any content that may be absent.
+    pub fn optional_object(&mut self, name: &str) -> Result<Option<Map<String, Value>>, FieldFault> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Object(map)) => Ok(Some(map)),
+            Some(other) => Err(self.wrong(name, "an object", &other)),
+        }
+    }
+
+    /// A list of strings that may be absent.
+    pub fn optional_texts(&mut self, name: &str) -> Result<Option<Vec<String>>, FieldFault> {
+        let values = match self.take(name) {
+            None => return Ok(None),
+            Some(Value::Array(values)) => values,
+            Some(other) => return Err(self.wrong(name, "a list", &other)),
+        };
+        let text = |(index, value)| match value {
+            Value::String(text) => Ok(text),
+            other => Err(self.wrong(&format!("{name}[{index}]"), "a string", &other)),
+        };
+        values.into_iter().enumerate().map(text).collect::<Result<_, _>>().map(Some)
+    }
+
     /// A list of objects that may be absent.
     pub fn objects(&mut self, name: &str) -> Result<Option<Vec<Self>>, FieldFault> {
         let values = match self.take(name) {

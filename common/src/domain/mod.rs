@@ -4,6 +4,7 @@ pub mod account;
 pub mod agent;
 pub mod channel;
 pub mod failure;
+pub mod fingerprint;
 pub mod ids;
 pub mod job;
 pub mod key;

@@ -1,6 +1,6 @@
 //! Puts a job on the queue, again and again under the same id until the outcome is known or the time is up.
 
-use std::{error::Error as _, future::IntoFuture as _, sync::Arc, time::Duration};
+use std::{borrow::Borrow, error::Error as _, future::IntoFuture as _, sync::Arc, time::Duration};
 
 use async_nats::{
     HeaderMap,
@@ -43,6 +43,13 @@ pub enum PublishError {
     Unknown(String),
 }
 
+/// A job that is stored in the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Whether the stream had it before: of this publish, or of another one under the same id.
+    pub was_known: bool,
+}
+
 /// Publishes under way at a time. The server acknowledges a burst only when all of it is written: 2,000 at once were
 /// all acknowledged after 3 s (measured, with `sync_interval: always`); in portions the first ones after 0.2 s, with the
 /// same throughput.
@@ -71,11 +78,11 @@ impl Publisher {
     ///
     /// # Errors
     /// See [`PublishError`]: each says whether the job may have been taken.
-    pub async fn publish(&self, job: Job, traceparent: Option<String>) -> Result<(), PublishError> {
-        let payload = serde_json::to_vec(&job).map_err(|e| PublishError::NotTaken(e.to_string()))?;
+    pub async fn publish(&self, job: impl Borrow<Job>, traceparent: Option<String>) -> Result<Published, PublishError> {
+        let payload = serde_json::to_vec(job.borrow()).map_err(|e| PublishError::NotTaken(e.to_string()))?;
         let payload = Bytes::from(payload);
-        let subject = subjects::job(&job);
-        let id = job.id;
+        let subject = subjects::job(job.borrow());
+        let id = job.borrow().id;
         // What waits for the acknowledgement is the payload alone.
         drop(job);
         let until = Instant::now() + self.budget;
@@ -87,7 +94,7 @@ impl Publisher {
         loop {
             let fault =
                 match self.publish_once(&subject, message(id, traceparent.as_deref(), payload.clone()), until).await {
-                    Ok(()) => return Ok(()),
+                    Ok(published) => return Ok(published),
                     Err(fault) => fault,
                 };
             in_doubt |= matches!(fault, Fault::InDoubt(_));
@@ -100,7 +107,7 @@ impl Publisher {
         }
     }
 
-    async fn publish_once(&self, subject: &str, message: PublishMessage, until: Instant) -> Result<(), Fault> {
+    async fn publish_once(&self, subject: &str, message: PublishMessage, until: Instant) -> Result<Published, Fault> {
         let wait = until.saturating_duration_since(Instant::now());
         if !self.connection.is_up() && !self.connection.wait_until_up(wait).await {
             return Err(Fault::NotSent("no connection to NATS".to_owned()));
@@ -115,7 +122,7 @@ impl Publisher {
         match timeout_at(try_until, ack.into_future()).await {
             Err(_) => Err(Fault::InDoubt("no acknowledgement in time".to_owned())),
             Ok(Err(error)) => Err(fault_of(&error)),
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(ack)) => Ok(Published { was_known: ack.duplicate }),
         }
     }
 }

@@ -51,6 +51,14 @@ impl Door for Rest {
     const NEEDS: Needs = Needs::Channel(Channel::Api);
 }
 
+/// The door of the Webhooks channel: submission without waiting, and endpoints.
+#[derive(Debug)]
+pub struct Webhooks;
+
+impl Door for Webhooks {
+    const NEEDS: Needs = Needs::Channel(Channel::Webhooks);
+}
+
 /// A caller that has passed the gate through the door `D`. As a handler's argument it *is* the authentication.
 #[derive(Debug)]
 pub struct Admitted<D> {
