@@ -55,6 +55,10 @@ impl Asker {
             stream: false,
             price: Price::default(),
             balance: 0,
+            callback: None,
+            notifies: false,
+            metadata: None,
+            retry_of: None,
         }
     }
 }

@@ -47,6 +47,7 @@ impl Desk {
         let prompt = Prompt {
             account: caller.account.id,
             balance: caller.account.balance,
+            notifies: caller.account.has_endpoints,
             key: caller.key.id,
             agent: agent.id,
             agent_version: agent.version,

@@ -43,6 +43,8 @@ pub struct Prompt {
     pub account: AccountId,
     /// What they had left when last looked at.
     pub balance: MicroCredits,
+    /// Whether they have endpoints that are told of events.
+    pub notifies: bool,
     /// With which key.
     pub key: KeyId,
     /// Who is to answer.
@@ -155,6 +157,10 @@ impl Dispatcher {
             stream,
             price: prompt.price,
             balance: prompt.balance,
+            callback: None,
+            notifies: prompt.notifies,
+            metadata: None,
+            retry_of: None,
         })
     }
 

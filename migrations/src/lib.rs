@@ -7,4 +7,8 @@ mod m20261121_000003_agents;
 mod m20261121_000004_messages;
 mod m20261121_000005_ledger;
 mod m20261121_000006_gateways;
+mod m20261122_000001_callbacks;
+mod m20261122_000002_idempotency;
+mod m20261122_000003_webhook_endpoints;
+mod m20261122_000004_webhook_deliveries;
 pub mod migrator;

@@ -118,7 +118,7 @@ mod tests {
     fn delta(frame: &Frame) -> (usize, &str) {
         match &frame.body {
             FrameBody::Delta { at, text } => (*at, text),
-            FrameBody::Terminal { .. } => panic!("not a delta"),
+            FrameBody::Started {} | FrameBody::Terminal { .. } => panic!("not a delta"),
         }
     }
 

@@ -20,6 +20,8 @@ pub struct Account {
     pub channels: ChannelSet,
     /// What is left; may fall below zero by what had been accepted before.
     pub balance: MicroCredits,
+    /// Whether it has endpoints that are told of events.
+    pub has_endpoints: bool,
     /// When it was made.
     pub created_at: Millis,
 }

@@ -65,3 +65,11 @@ id! {
     /// An entry in the ledger; a charge has the id of its message.
     EntryId
 }
+id! {
+    /// An address that an account registered for events.
+    EndpointId
+}
+id! {
+    /// One event on its way to one receiver.
+    DeliveryId
+}

@@ -3,12 +3,14 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::{
     account::MicroCredits,
     channel::Channel,
+    event::{Callback, EventKind},
     ids::{AccountId, AgentId, GatewayId, KeyId, MessageId},
-    message::Usage,
+    message::{MessageStatus, Usage},
     time::Millis,
 };
 
@@ -148,6 +150,26 @@ pub struct Job {
     /// The account's balance as the door saw it; only looked at when the price is not zero.
     #[serde(default)]
     pub balance: MicroCredits,
+    /// Where its end is to be told, beside the account's endpoints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callback: Option<Callback>,
+    /// Whether the account had endpoints when the job was accepted: its end then looks for them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub notifies: bool,
+    /// What the caller wants to find again with the message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Map<String, Value>>,
+    /// The message that this one runs again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_of: Option<MessageId>,
+}
+
+impl Job {
+    /// Whether coming to `status` may make a webhook leave: somebody has to look for deliveries then.
+    pub fn tells(&self, status: MessageStatus) -> bool {
+        let Some(event) = EventKind::of(status) else { return false };
+        self.notifies || self.callback.as_ref().is_some_and(|callback| callback.wants(event))
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,9 @@
 pub mod account;
 pub mod agent;
 pub mod channel;
+pub mod delivery;
+pub mod endpoint;
+pub mod event;
 pub mod failure;
 pub mod fingerprint;
 pub mod ids;
@@ -11,4 +14,5 @@ pub mod key;
 pub mod message;
 pub mod object;
 pub mod reply;
+pub mod signing;
 pub mod time;

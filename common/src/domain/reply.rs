@@ -69,6 +69,8 @@ pub struct Frame {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum FrameBody {
+    /// The run has begun, and has said nothing so far.
+    Started {},
     /// A piece of the answer.
     Delta {
         /// Its place in the answer of this run, in bytes.

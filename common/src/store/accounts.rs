@@ -27,6 +27,7 @@ impl Store {
             email_verified: Set(false),
             channels: Set(ChannelSet::default().to_string()),
             balance: Set(0),
+            has_endpoints: Set(false),
             created_at: Set(Millis::now().0),
         };
         within_patience(async {
@@ -116,6 +117,7 @@ pub(super) fn from_row(row: Model) -> Result<Account, StoreError> {
         email: row.email,
         email_verified: row.email_verified,
         balance: row.balance,
+        has_endpoints: row.has_endpoints,
         created_at: Millis(row.created_at),
     })
 }

@@ -81,6 +81,10 @@ pub(super) fn job(account: AccountId) -> Arc<Job> {
         stream: false,
         price: Price { input: 1_000, output: 1_000 },
         balance: 0,
+        callback: None,
+        notifies: false,
+        metadata: None,
+        retry_of: None,
     })
 }
 

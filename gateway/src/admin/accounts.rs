@@ -143,6 +143,7 @@ mod tests {
             email_verified: true,
             channels: ChannelSet::default().with(Channel::Api, true).with(Channel::A2a, true),
             balance: -1_500_000,
+            has_endpoints: false,
             created_at: Millis(1_795_253_400_125),
         };
         let view = AccountView::from(account);

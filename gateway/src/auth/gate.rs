@@ -170,6 +170,7 @@ mod tests {
             email_verified,
             channels: ChannelSet::default().with(Channel::Api, api),
             balance: 0,
+            has_endpoints: false,
             created_at: Millis(0),
         };
         let key = ApiKey {

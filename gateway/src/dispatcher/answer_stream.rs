@@ -193,6 +193,7 @@ impl AnswerStream {
                 Ok(Frame { attempt, body: FrameBody::Delta { at, text }, .. }) => {
                     return Ok(Read::Delta(self.sent.delta(attempt, at, &text)));
                 }
+                Ok(Frame { body: FrameBody::Started {}, .. }) => return Ok(Read::Delta(Step::Wait)),
                 Ok(Frame { attempt, body: FrameBody::Terminal { outcome }, .. }) => (Some(attempt), outcome),
                 Err(error) => {
                     warn!(message.id = %self.id, %error, "a frame could not be read");

@@ -13,6 +13,7 @@ pub struct Model {
     /// A `ChannelSet` as text.
     pub channels: String,
     pub balance: i64,
+    pub has_endpoints: bool,
     pub created_at: i64,
 }
 
