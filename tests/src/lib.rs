@@ -8,4 +8,5 @@ pub mod nats;
 pub mod patience;
 pub mod process;
 pub mod raw;
+pub mod sink;
 pub mod stack;
