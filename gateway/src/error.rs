@@ -96,7 +96,7 @@ impl ApiError {
     }
 
     /// The table of the README's statuses, line by line.
-    fn into_fault(self) -> Fault {
+    pub fn into_fault(self) -> Fault {
         use StatusCode as S;
         match self {
             Self::BadRequest(sentence) => Fault::new(S::BAD_REQUEST, "invalid_request", sentence),

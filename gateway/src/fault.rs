@@ -10,6 +10,7 @@ use http::{
     header::{ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 const PROBLEM: &str = "application/problem+json";
 /// Names the message that an answer is about.
@@ -27,17 +28,25 @@ pub struct Fault {
 }
 
 /// What is known beyond the sentence, the same in both shapes.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
 struct Details {
+    /// The message that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, format = "uuid")]
     message_id: Option<MessageId>,
-    /// `Some(None)` is written as `null`: nobody knows.
+    /// Whether the message was taken; `null`: nobody knows.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<bool>)]
     accepted: Option<Option<bool>>,
+    /// Whether the same request may do better later.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     retryable: Option<bool>,
+    /// Where the message can be read.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     status_url: Option<String>,
+    /// What is wrong, one by one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     reasons: Vec<String>,
 }
@@ -109,7 +118,31 @@ impl Fault {
         self
     }
 
-    fn body(&self, request_id: &str, as_problem: bool) -> serde_json::Result<Vec<u8>> {
+    /// Its HTTP status.
+    pub fn http_status(&self) -> StatusCode {
+        self.http_status
+    }
+
+    /// Its code in snake case.
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// Its sentence for people.
+    pub fn sentence(&self) -> &str {
+        &self.sentence
+    }
+
+    /// What it adds to the head of the answer.
+    pub fn headers(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.headers
+    }
+
+    /// Its body in one of the two shapes.
+    ///
+    /// # Errors
+    /// When it cannot be written as JSON, which is a defect.
+    pub fn body(&self, request_id: &str, as_problem: bool) -> serde_json::Result<Vec<u8>> {
         let Self { http_status, code, sentence, message_status, details, .. } = self;
         if as_problem {
             let title = http_status.canonical_reason().unwrap_or("Error");
@@ -135,26 +168,40 @@ impl IntoResponse for Fault {
     }
 }
 
-#[derive(Serialize)]
-struct Plain<'a> {
+/// Our own shape.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Error)]
+pub struct Plain<'a> {
+    /// A sentence for people.
     error: &'a str,
+    /// For programs; in snake case.
     code: &'a str,
+    /// Names the request, as `X-Request-Id` does.
     request_id: &'a str,
+    /// How far the message is.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     status: Option<&'a str>,
     #[serde(flatten)]
     details: &'a Details,
 }
 
 /// RFC 9457 keeps `status` for the HTTP status.
-#[derive(Serialize)]
-struct Problem<'a> {
+#[derive(Serialize, ToSchema)]
+pub struct Problem<'a> {
+    /// The HTTP status in words.
     title: &'a str,
+    /// The HTTP status.
     status: u16,
+    /// A sentence for people.
     detail: &'a str,
+    /// For programs; in snake case.
     code: &'a str,
+    /// Names the request, as `X-Request-Id` does.
     request_id: &'a str,
+    /// How far the message is.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     message_status: Option<&'a str>,
     #[serde(flatten)]
     details: &'a Details,

@@ -16,6 +16,7 @@ pub mod fields;
 pub mod framing;
 pub mod news;
 pub mod observe;
+pub mod openapi;
 pub mod prefer;
 pub mod presence;
 pub mod prices;

@@ -1,11 +1,13 @@
 //! All routes, and the layers around them.
 
 use axum::{Router, middleware};
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
-    channels::{agents, chat, probes},
+    channels::{agents, chat, probes, reference},
     error::ApiError,
     framing, observe,
+    openapi::document,
     state::AppState,
 };
 
@@ -19,13 +21,17 @@ use crate::{
 /// The key, the account, the rate and then the body with its limits are looked at in the order of the handlers'
 /// arguments: who has no key cannot make us read a body.
 pub fn build(state: AppState) -> Router {
-    Router::new()
-        .merge(chat::routes())
-        .merge(agents::routes())
-        .merge(probes::routes())
+    let (routes, document) = described().split_for_parts();
+    routes
+        .merge(reference::routes(document))
         .fallback(async || ApiError::NoRoute)
         .method_not_allowed_fallback(async || ApiError::NoMethod)
         .layer(middleware::from_fn(framing::refuse_ambiguous))
         .layer(middleware::from_fn_with_state(state.clone(), observe::observe))
         .with_state(state)
+}
+
+/// The routes of all ways in, each with its part of the document.
+fn described() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(document::frame()).merge(chat::routes()).merge(agents::routes()).merge(probes::routes())
 }

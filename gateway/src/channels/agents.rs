@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use axum::{
-    Extension, Router,
+    Extension,
     body::Body,
     extract::State,
     response::{IntoResponse as _, Response},
-    routing::{get, post},
 };
 use common::domain::{
     agent::Agent,
@@ -22,15 +21,18 @@ use http::{
     header::{CACHE_CONTROL, CONTENT_TYPE},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    auth::gate::{Admitted, Rest, Verified},
+    auth::gate::{Admitted, Door, Rest, Verified},
     context::RequestContext,
     desk::Desk,
     dispatcher::answer_stream::AnswerStream,
     error::ApiError,
     extract::{FromFields, JsonBody},
     fields::{FieldFault, Fields, is_blank},
+    openapi::{answers::passing, samples, shapes, step::Step},
     respond::{self, Json},
     state::AppState,
 };
@@ -40,16 +42,23 @@ const AGENT_FAILED: StatusCode = StatusCode::INTERNAL_SERVER_ERROR;
 /// Tells nginx not to gather what is meant to be seen at once.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct AgentList {
+    /// All of them.
     agents: Vec<ListedAgent>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({ "id": samples::AGENT, "name": "Assistant", "description": "Echoes", "model": "demo" }))]
 struct ListedAgent {
+    /// Names it in requests.
+    #[schema(value_type = String, format = "uuid")]
     id: AgentId,
+    /// Names it to people.
     name: String,
+    /// What it is for.
     description: String,
+    /// The model that it runs on.
     model: String,
 }
 
@@ -60,9 +69,55 @@ impl From<Agent> for ListedAgent {
     }
 }
 
+/// The agents of the key's account.
+#[utoipa::path(
+    get,
+    path = "/api/agents",
+    operation_id = "list_agents",
+    tag = "agents",
+    responses((status = 200, description = "The agents.", body = AgentList)),
+)]
 async fn list(admitted: Admitted<Verified>, State(desk): State<Arc<Desk>>) -> Result<Json<AgentList>, ApiError> {
     let agents = desk.directory.all(&admitted.caller).await?;
     Ok(Json(AgentList { agents: agents.into_iter().map(ListedAgent::from).collect() }))
+}
+
+/// The body of a chat as it is sent.
+#[derive(ToSchema)]
+#[schema(
+    as = AgentChatRequest,
+    rename_all = "camelCase",
+    example = json!({ "agentId": samples::AGENT, "message": "Hello!" }),
+)]
+#[expect(dead_code, reason = "the body is read field by field; this is its shape for the document")]
+struct ChatBody {
+    /// The agent that is asked.
+    #[schema(pattern = r"^[^\u0000]*$")]
+    agent_id: String,
+    /// What is said to it. May be left out when `messages` or `history` ends with a message of the role `user`.
+    #[schema(pattern = r"^[^\u0000]*\S[^\u0000]*$")]
+    message: Option<String>,
+    /// What was said before, or the whole conversation. Excludes `history`.
+    messages: Option<Vec<SaidBefore>>,
+    /// The same as `messages` under its other name.
+    history: Option<Vec<SaidBefore>>,
+    /// Whether the answer is sent as plain text while it is made.
+    stream: Option<bool>,
+    /// Marks a new conversation for analytics.
+    new_chat: Option<bool>,
+}
+
+/// One message of a conversation.
+#[derive(ToSchema)]
+#[schema(as = Turn, example = json!({ "role": "user", "content": "Hello!" }))]
+#[expect(dead_code, reason = "the body is read field by field; this is its shape for the document")]
+struct SaidBefore {
+    /// Who said it.
+    #[schema(schema_with = shapes::role)]
+    role: Role,
+    /// What was said.
+    #[schema(pattern = r"^[^\u0000]*$")]
+    content: String,
 }
 
 struct ChatRequest {
@@ -117,18 +172,31 @@ fn turn(mut fields: Fields) -> Result<Turn, FieldFault> {
     Ok(Turn { role, content: fields.text("content")? })
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(
+    as = AgentChatResponse,
+    example = json!({
+        "content": "Hello!", "model": "demo", "usage": { "inputTokens": 1, "outputTokens": 1, "totalTokens": 2 },
+    }),
+)]
 struct ChatResponse {
+    /// The answer.
     content: String,
+    /// The model that gave it.
     model: String,
+    /// The tokens that it took.
     usage: ReportedUsage,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = AgentChatUsage)]
 struct ReportedUsage {
+    /// Tokens of the prompt.
     input_tokens: u32,
+    /// Tokens of the answer.
     output_tokens: u32,
+    /// Both together.
     total_tokens: u64,
 }
 
@@ -139,6 +207,27 @@ impl From<Usage> for ReportedUsage {
     }
 }
 
+/// Chat with an agent, whole or as the answer is made.
+///
+/// With `stream: true` the answer comes as plain text in chunks while it is made. One that cannot be finished aborts the
+/// connection: a clean end is always the whole answer.
+#[utoipa::path(
+    post,
+    path = "/api/agents/chat",
+    operation_id = "chat_with_agent",
+    tag = "agents",
+    request_body = ChatBody,
+    responses((
+        status = 200,
+        description = "The answer: JSON, or with `stream: true` plain text.",
+        content((ChatResponse = "application/json"), (String = "text/plain; charset=utf-8", example = "Hello!")),
+        headers(
+            ("X-Message-Id" = String, description = "Names the message."),
+            ("Location" = String, description = "Where the message can be read."),
+            ("Server-Timing" = String, description = "How many milliseconds it waited and ran; not of a stream."),
+        ),
+    )),
+)]
 async fn chat(
     admitted: Admitted<Rest>,
     State(desk): State<Arc<Desk>>,
@@ -177,8 +266,11 @@ fn streamed(answer: AnswerStream) -> Response {
 }
 
 /// The routes of this API.
-pub fn routes() -> Router<AppState> {
-    Router::new().route("/api/agents", get(list)).route("/api/agents/chat", post(chat))
+pub fn routes() -> OpenApiRouter<AppState> {
+    let chat_steps = [Step::Gate(Rest::NEEDS), Step::Body, Step::Agent, Step::Queue, Step::End(AGENT_FAILED)];
+    OpenApiRouter::new()
+        .routes(passing(&[Step::Gate(Verified::NEEDS)], routes!(list)))
+        .routes(passing(&chat_steps, routes!(chat)))
 }
 
 #[cfg(test)]

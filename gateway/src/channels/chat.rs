@@ -2,12 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::{
-    Extension, Router,
-    extract::State,
-    response::IntoResponse,
-    routing::{get, post},
-};
+use axum::{Extension, extract::State, response::IntoResponse};
 use common::domain::{
     channel::Channel,
     ids::{AgentId, MessageId},
@@ -15,14 +10,17 @@ use common::domain::{
 };
 use http::StatusCode;
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    auth::gate::{Admitted, AnyKey, Rest},
+    auth::gate::{Admitted, AnyKey, Door, Rest},
     context::RequestContext,
     desk::Desk,
     error::ApiError,
     extract::{FromFields, JsonBody},
     fields::{FieldFault, Fields},
+    openapi::{answers::passing, samples, step::Step},
     respond::{self, Json},
     state::AppState,
 };
@@ -30,8 +28,14 @@ use crate::{
 /// The status when the agent failed.
 const AGENT_FAILED: StatusCode = StatusCode::BAD_GATEWAY;
 
+#[derive(ToSchema)]
+#[schema(example = json!({ "employee_id": samples::AGENT, "prompt": "Hello!" }))]
 struct ChatRequest {
+    /// The employee who is asked.
+    #[schema(value_type = String, format = "uuid")]
     employee_id: AgentId,
+    /// What is said to it; not blank, and without U+0000.
+    #[schema(pattern = r"^[^\u0000]*\S[^\u0000]*$")]
     prompt: String,
 }
 
@@ -41,13 +45,40 @@ impl FromFields for ChatRequest {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({ "message_id": samples::MESSAGE, "employee_id": samples::AGENT, "content": "Hello!" }))]
 struct ChatResponse {
+    /// Names this exchange.
+    #[schema(value_type = String, format = "uuid")]
     message_id: MessageId,
+    /// The employee that responded.
+    #[schema(value_type = String, format = "uuid")]
     employee_id: AgentId,
+    /// The answer.
     content: String,
 }
 
+/// Ask an employee and wait for the answer.
+///
+/// Waits for up to 5 minutes. The message goes on when the caller hangs up or the time is up: a 504 says where its end
+/// can be read.
+#[utoipa::path(
+    post,
+    path = "/api/v1/chat",
+    operation_id = "chat",
+    tag = "chat",
+    request_body = ChatRequest,
+    responses((
+        status = 200,
+        description = "The answer.",
+        body = ChatResponse,
+        headers(
+            ("X-Message-Id" = String, description = "Names the message, as the body does."),
+            ("Location" = String, description = "Where the message can be read."),
+            ("Server-Timing" = String, description = "How many milliseconds it waited and ran."),
+        ),
+    )),
+)]
 async fn chat(
     admitted: Admitted<Rest>,
     State(desk): State<Arc<Desk>>,
@@ -62,18 +93,31 @@ async fn chat(
     Ok((headers, Json(ChatResponse { message_id: answer.id, employee_id: agent.id, content })))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({ "status": "ok" }))]
 struct Health {
+    /// Always `ok`.
     status: &'static str,
 }
 
+/// Whether the key works.
+#[utoipa::path(
+    get,
+    path = "/api/v1/health",
+    operation_id = "health",
+    tag = "probes",
+    responses((status = 200, description = "It does.", body = Health)),
+)]
 async fn health(_: Admitted<AnyKey>) -> Json<Health> {
     Json(Health { status: "ok" })
 }
 
 /// The routes of this API.
-pub fn routes() -> Router<AppState> {
-    Router::new().route("/api/v1/chat", post(chat)).route("/api/v1/health", get(health))
+pub fn routes() -> OpenApiRouter<AppState> {
+    let chat_steps = [Step::Gate(Rest::NEEDS), Step::Body, Step::Agent, Step::Queue, Step::End(AGENT_FAILED)];
+    OpenApiRouter::new()
+        .routes(passing(&chat_steps, routes!(chat)))
+        .routes(passing(&[Step::Gate(AnyKey::NEEDS)], routes!(health)))
 }
 
 #[cfg(test)]

@@ -3,3 +3,4 @@
 pub mod agents;
 pub mod chat;
 pub mod probes;
+pub mod reference;

@@ -1,0 +1,76 @@
+//! The steps that a request passes, and how each can refuse it.
+
+use common::domain::failure::{Failure, FailureCode};
+use http::StatusCode;
+
+use super::samples;
+use crate::{auth::gate::Needs, error::ApiError};
+
+/// One step on a request's way, in the contract's order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The head, and whatever happens to us.
+    Any,
+    /// A path that leads nowhere.
+    Path,
+    /// The key, and what the door asks for beyond it.
+    Gate(Needs),
+    /// A JSON body.
+    Body,
+    /// An agent of the account.
+    Agent,
+    /// The credits and the queue.
+    Queue,
+    /// The end of a message that is waited for, and the route's status for an agent that failed.
+    End(StatusCode),
+    /// Whether this process can serve.
+    Readiness,
+}
+
+impl Step {
+    /// Every way in which the step can refuse a request, with the sample's ids in it.
+    pub fn refusals(self) -> Vec<ApiError> {
+        match self {
+            Self::Any => vec![ApiError::AmbiguousHead("exactly one `Host` header is needed"), ApiError::Internal],
+            Self::Path => vec![ApiError::NoRoute],
+            Self::Gate(needs) => gate(needs),
+            Self::Body => vec![
+                ApiError::BodyTooLarge(65_536),
+                ApiError::BadRequest("the body is empty; a JSON object is needed".to_owned()),
+                ApiError::BodyTimeout,
+            ],
+            Self::Agent => vec![ApiError::AgentNotFound, ApiError::AgentForbidden],
+            Self::Queue => vec![
+                ApiError::InsufficientCredits(None),
+                ApiError::Unreachable { id: samples::MESSAGE, accepted: Some(false) },
+                ApiError::QueueFull,
+                ApiError::Draining,
+            ],
+            Self::End(agent_failed) => vec![
+                failed(agent_failed),
+                ApiError::Cancelled(samples::MESSAGE),
+                ApiError::Timeout(samples::MESSAGE),
+                ApiError::Expired(samples::MESSAGE),
+            ],
+            Self::Readiness => vec![ApiError::NotReady(vec!["database: no connection".to_owned()])],
+        }
+    }
+}
+
+fn gate(needs: Needs) -> Vec<ApiError> {
+    let mut refusals =
+        vec![ApiError::TooManyFailures, ApiError::Unauthorized, ApiError::RateLimited, ApiError::StoreUnavailable];
+    if needs != Needs::Nothing {
+        refusals.push(ApiError::EmailUnverified);
+    }
+    if let Needs::Channel(channel) = needs {
+        refusals.push(ApiError::ChannelDisabled(channel));
+    }
+    refusals
+}
+
+fn failed(status: StatusCode) -> ApiError {
+    let message = "the model could not be reached".to_owned();
+    let failure = Failure { code: FailureCode::ProviderUnavailable, message, retryable: true };
+    ApiError::AgentFailed { id: samples::MESSAGE, status, failure: Some(failure) }
+}
