@@ -123,7 +123,7 @@ pub async fn worker(lifecycle: &Lifecycle) -> Result<()> {
 
 async fn echo(delivery: Delivery, replies: ReplySender) {
     let Ok(job) = delivery.job() else { return delivery.reject().await };
-    replies.terminal(&job, payload::end(&job, delivery.info().attempt)).await;
+    replies.terminal(job.reply_to, payload::end(&job, delivery.info().attempt)).await;
     delivery.ack().await;
 }
 

@@ -20,6 +20,7 @@ mod metrics;
 mod operator;
 mod order;
 mod providers;
+mod queue;
 mod real_model;
 mod redelivery;
 mod streaming;

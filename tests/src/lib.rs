@@ -7,6 +7,7 @@ pub mod model;
 pub mod nats;
 pub mod patience;
 pub mod process;
+pub mod queue;
 pub mod raw;
 pub mod sink;
 pub mod stack;

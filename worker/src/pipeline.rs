@@ -223,7 +223,7 @@ impl Pipeline {
 
     /// Tells who waits and acknowledges: all that the job caused is stored by now.
     async fn reply(&self, delivery: &Delivery, job: &Job, outcome: Outcome, gatherer: &Gatherer) {
-        self.replies.terminal(job, gatherer.terminal(outcome)).await;
+        self.replies.terminal(job.reply_to, gatherer.terminal(outcome)).await;
         delivery.ack().await;
     }
 

@@ -72,7 +72,7 @@ impl Runner {
             tokio::select! {
                 biased;
                 result = &mut work => break result,
-                frame = gatherer.due() => self.replies.delta(job, &frame).await,
+                frame = gatherer.due() => self.replies.progress(job, &frame).await,
                 _ = beat.tick() => delivery.in_progress().await,
                 () = sleep_until(begun + ROW_AFTER), if row_due => {
                     row_due = false;

@@ -22,6 +22,11 @@ pub struct Attempt {
     pub restart: u32,
 }
 
+impl Attempt {
+    /// Later than every run: the end that a caller gave the message.
+    pub const LAST: Self = Self { seq: u64::MAX, delivery: u32::MAX, restart: u32::MAX };
+}
+
 /// How a message ended. Stored once; whatever comes later is shown the stored one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {

@@ -2,17 +2,23 @@
 
 use std::{future::IntoFuture as _, time::Duration};
 
-use async_nats::{HeaderMap, header::NATS_MESSAGE_ID, jetstream::message::PublishMessage};
+use async_nats::{
+    HeaderMap,
+    header::NATS_MESSAGE_ID,
+    jetstream::{message::PublishMessage, stream::RawMessageErrorKind},
+};
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout;
 
 use super::{
     connection::{Connection, REQUEST_TIMEOUT},
-    error::QueueError,
+    error::{QueueError, within},
     subjects,
 };
 use crate::domain::{ids::MessageId, time::Millis};
+
+/// How long reading all letters may take.
+const READ_LIMIT: Duration = Duration::from_secs(10);
 
 /// A job that was given up.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -36,22 +42,32 @@ pub async fn bury(connection: &Connection, id: MessageId, reason: &str, payload:
     let mut headers = HeaderMap::new();
     headers.insert(NATS_MESSAGE_ID, id.0.simple().to_string());
     let message = PublishMessage::build().payload(body.into()).headers(headers);
-    let doing = "keeping a dead letter";
-    let publish = async {
+    within(REQUEST_TIMEOUT, "keeping a dead letter", async {
         connection.jetstream.send_publish(subjects::dead(id), message).await?.into_future().await?;
         Ok(())
-    };
-    timeout(REQUEST_TIMEOUT, publish)
-        .await
-        .map_err(|_| QueueError::TimedOut { doing, seconds: REQUEST_TIMEOUT.as_secs() })?
-        .map_err(QueueError::refused(doing))
+    })
+    .await
+}
+
+/// Removes what is kept of a job, if it was given up.
+pub async fn purge(connection: &Connection, id: MessageId) -> Result<(), QueueError> {
+    within(REQUEST_TIMEOUT, "removing a dead letter", async {
+        let stream = connection.jetstream.get_stream_no_info(subjects::DEAD).await?;
+        loop {
+            match stream.get_last_raw_message_by_subject(&subjects::dead(id)).await {
+                Ok(letter) => stream.delete_message(letter.sequence).await?,
+                Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => return Ok(()),
+                Err(error) => return Err(error.into()),
+            };
+        }
+    })
+    .await
 }
 
 /// The dead letters, oldest first, at most `limit`.
 pub async fn list(connection: &Connection, limit: usize) -> Result<Vec<DeadLetter>, QueueError> {
-    let doing = "reading the dead letters";
-    let mut letters = Vec::new();
-    let read = async {
+    within(READ_LIMIT, "reading the dead letters", async {
+        let mut letters = Vec::new();
         let stream = connection.jetstream.get_stream(subjects::DEAD).await?;
         let waiting = usize::try_from(stream.cached_info().state.messages).unwrap_or(usize::MAX);
         let consumer = stream.create_consumer(async_nats::jetstream::consumer::pull::OrderedConfig::default()).await?;
@@ -59,12 +75,7 @@ pub async fn list(connection: &Connection, limit: usize) -> Result<Vec<DeadLette
         while let Some(message) = messages.next().await {
             letters.extend(serde_json::from_slice::<DeadLetter>(&message?.payload).ok());
         }
-        Ok(())
-    };
-    let limit = Duration::from_secs(10);
-    timeout(limit, read)
-        .await
-        .map_err(|_| QueueError::TimedOut { doing, seconds: limit.as_secs() })?
-        .map_err(QueueError::refused(doing))?;
-    Ok(letters)
+        Ok(letters)
+    })
+    .await
 }

@@ -1,6 +1,11 @@
 //! What can go wrong at the queue.
 
-use std::error::Error as StdError;
+use std::{error::Error as StdError, future::Future, time::Duration};
+
+use tokio::time::timeout;
+
+/// What the calls of the client fail with.
+pub(super) type AnyError = Box<dyn StdError + Send + Sync>;
 
 /// A failed act on the queue that is not a publish.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +34,7 @@ pub enum QueueError {
         doing: &'static str,
         /// Why.
         #[source]
-        source: Box<dyn StdError + Send + Sync>,
+        source: AnyError,
     },
     /// The server is too old to keep our promises.
     #[error("nats-server {found} is too old: 2.11 or newer is needed, 2.14 or newer recommended")]
@@ -50,7 +55,19 @@ pub enum QueueError {
 
 impl QueueError {
     /// Wraps what a call of the client returned.
-    pub(crate) fn refused(doing: &'static str) -> impl FnOnce(Box<dyn StdError + Send + Sync>) -> Self {
+    pub(crate) fn refused(doing: &'static str) -> impl FnOnce(AnyError) -> Self {
         move |source| Self::Refused { doing, source }
+    }
+}
+
+/// Does `act`, which is `doing` something on the queue, within `limit`.
+pub(super) async fn within<T>(
+    limit: Duration,
+    doing: &'static str,
+    act: impl Future<Output = Result<T, AnyError>>,
+) -> Result<T, QueueError> {
+    match timeout(limit, act).await {
+        Ok(done) => done.map_err(QueueError::refused(doing)),
+        Err(_) => Err(QueueError::TimedOut { doing, seconds: limit.as_secs() }),
     }
 }

@@ -1,5 +1,7 @@
 //! The only door to NATS: connection, streams, publishing, pulling, replies and signals.
 
+pub mod attach;
+pub mod cancel;
 pub mod config;
 pub mod connection;
 pub mod consumer;
@@ -8,6 +10,8 @@ pub mod dead;
 pub mod delivery;
 pub mod durability;
 pub mod error;
+pub mod events;
+pub mod jobs;
 pub mod publisher;
 pub mod replies;
 pub mod signals;

@@ -6,11 +6,10 @@ use async_nats::Subscriber;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::time::timeout;
-use uuid::Uuid;
 
 use super::{
     connection::{Connection, REQUEST_TIMEOUT},
-    error::QueueError,
+    error::{QueueError, within},
     subjects,
 };
 use crate::domain::{
@@ -34,22 +33,21 @@ impl ReplySender {
         Self { connection }
     }
 
-    /// Sends a piece of the answer to whoever follows the job. Best effort: the terminal frame fills every gap.
-    pub async fn delta(&self, job: &Job, frame: &Frame) {
-        let follower = job.reply_to.filter(|_| job.stream);
-        self.send(subjects::event(follower, job.id), frame).await;
+    /// Sends a piece of the answer, or that a run has begun, to whoever follows the job. Best effort: the terminal
+    /// frame fills every gap.
+    pub async fn progress(&self, job: &Job, frame: &Frame) {
+        self.send(subjects::event(job), frame).await;
     }
 
-    /// Sends the end to the gateway that waits, if one does. The end is stored already: a waiter that misses
-    /// this frame finds it there.
-    pub async fn terminal(&self, job: &Job, mut frame: Frame) {
-        let Some(gateway) = job.reply_to else { return };
+    /// Sends the end to the gateway that waits, or only to those who attached. The end is stored already: whoever
+    /// misses this frame finds it there.
+    pub async fn terminal(&self, gateway: Option<GatewayId>, mut frame: Frame) {
         if let FrameBody::Terminal { outcome } = &mut frame.body
             && outcome.content.as_ref().is_some_and(|content| content.len() > INLINE_LIMIT)
         {
             outcome.content = None;
         }
-        self.send(subjects::reply(gateway, job.id), &frame).await;
+        self.send(subjects::reply(gateway, frame.id), &frame).await;
     }
 
     async fn send(&self, subject: String, frame: &Frame) {
@@ -74,17 +72,12 @@ impl ReplyReceiver {
     /// # Errors
     /// When the server does not answer in time.
     pub async fn subscribe(connection: &Connection, gateway: GatewayId) -> Result<Self, QueueError> {
-        let doing = "subscribing for replies";
-        let subscribe = async {
+        within(Duration::from_secs(10), "subscribing for replies", async {
             let replies = connection.client.subscribe(subjects::replies_to(gateway)).await?;
             let events = connection.client.subscribe(subjects::events_to(gateway)).await?;
             Ok(Self { replies, events })
-        };
-        let limit = Duration::from_secs(10);
-        timeout(limit, subscribe)
-            .await
-            .map_err(|_| QueueError::TimedOut { doing, seconds: limit.as_secs() })?
-            .map_err(QueueError::refused(doing))
+        })
+        .await
     }
 
     /// The next frame, still encoded, and the job that it is about. `None` when the connection was closed.
@@ -94,14 +87,9 @@ impl ReplyReceiver {
                 message = self.replies.next() => message?,
                 message = self.events.next() => message?,
             };
-            if let Some(id) = job_of(&message.subject) {
+            if let Some(id) = subjects::job_of(&message.subject) {
                 return Some((id, message.payload));
             }
         }
     }
-}
-
-/// The job in the last token of a frame's subject.
-fn job_of(subject: &str) -> Option<MessageId> {
-    Uuid::try_parse(subject.rsplit('.').next()?).ok().map(MessageId)
 }

@@ -3,11 +3,16 @@
 use std::time::Duration;
 
 use async_nats::Subscriber;
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
-use super::{connection::Connection, error::QueueError, subjects};
+use super::{
+    connection::Connection,
+    error::{QueueError, within},
+    subjects,
+};
 use crate::domain::ids::GatewayId;
 
 /// What has changed.
@@ -127,11 +132,31 @@ impl LimitGossip {
     }
 }
 
-async fn subscribe(connection: &Connection, subject: String) -> Result<Subscriber, QueueError> {
-    let doing = "subscribing for signals";
-    let limit = Duration::from_secs(10);
-    timeout(limit, connection.client.subscribe(subject))
-        .await
-        .map_err(|_| QueueError::TimedOut { doing, seconds: limit.as_secs() })?
-        .map_err(|e| QueueError::refused(doing)(e.into()))
+/// A worker's ear for webhook deliveries that have become due.
+pub struct DeliveryWakes(Subscriber);
+
+impl DeliveryWakes {
+    /// Subscribes.
+    pub async fn subscribe(connection: &Connection) -> Result<Self, QueueError> {
+        Ok(Self(subscribe(connection, subjects::DELIVERIES_WAKE.to_owned()).await?))
+    }
+
+    /// Waits until some have; `None` when the connection was closed.
+    pub async fn next(&mut self) -> Option<()> {
+        self.0.next().await.map(|_| ())
+    }
+}
+
+/// Tells the workers that webhook deliveries have become due. Best effort: they look by themselves as well.
+pub async fn wake_deliveries(connection: &Connection) {
+    let sent = connection.client.publish(subjects::DELIVERIES_WAKE, Bytes::new());
+    let _ = timeout(Duration::from_secs(1), sent).await;
+}
+
+/// Hears `subject`.
+pub(super) async fn subscribe(connection: &Connection, subject: String) -> Result<Subscriber, QueueError> {
+    within(Duration::from_secs(10), "subscribing for signals", async {
+        Ok(connection.client.subscribe(subject).await?)
+    })
+    .await
 }

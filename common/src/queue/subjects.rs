@@ -1,6 +1,7 @@
 //! Every name on the queue: streams, consumers, subjects and headers. Literals for them stand nowhere else.
 
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 use crate::domain::{
     ids::{AccountId, GatewayId, MessageId},
@@ -25,6 +26,12 @@ pub const DEAD_SUBJECTS: &str = "dead.>";
 pub const INVALIDATE: &str = "invalidate.>";
 /// Where gateways tell each other what their limits have counted.
 pub const LIMITS: &str = "limits.*";
+/// Jobs whose callers have stopped them.
+pub const CANCELS: &str = "cancel.*";
+/// Where the server is asked for several messages of `EVENTS` at once.
+pub const DIRECT_GET_EVENTS: &str = "$JS.API.DIRECT.GET.EVENTS";
+/// Says that webhook deliveries have become due.
+pub const DELIVERIES_WAKE: &str = "deliveries.wake";
 
 /// The trace that a job belongs to (W3C Trace Context).
 pub const TRACEPARENT: &str = "traceparent";
@@ -40,6 +47,11 @@ pub fn slot(account: AccountId) -> u8 {
 /// Where a job is published: `jobs.<lane>.<slot>.<account>.<job>`.
 pub fn job(job: &Job) -> String {
     format!("jobs.{}.{}.{}.{}", job.lane, slot(job.account), job.account.0.simple(), job.id.0.simple())
+}
+
+/// Where an account's job stands, whatever its lane.
+pub fn job_in_any_lane(account: AccountId, job: MessageId) -> String {
+    format!("jobs.*.{}.{}.{}", slot(account), account.0.simple(), job.0.simple())
 }
 
 /// Everything in one lane.
@@ -58,9 +70,9 @@ pub fn lane_of(subject: &str) -> Option<Lane> {
     Lane::ALL.into_iter().find(|lane| lane.name() == name)
 }
 
-/// Where the end of a job is sent to the gateway that waits for it.
-pub fn reply(gateway: GatewayId, job: MessageId) -> String {
-    format!("replies.{}.{}", gateway.0.simple(), job.0.simple())
+/// Where the end of a job is sent: to the gateway that waits for it, else only to those who attached.
+pub fn reply(gateway: Option<GatewayId>, job: MessageId) -> String {
+    format!("replies.{}.{}", token(gateway), job.0.simple())
 }
 
 /// All ends that are sent to one gateway.
@@ -68,17 +80,40 @@ pub fn replies_to(gateway: GatewayId) -> String {
     format!("replies.{}.>", gateway.0.simple())
 }
 
-/// Where the pieces of an answer are sent; without a gateway for those only who attach later.
-pub fn event(gateway: Option<GatewayId>, job: MessageId) -> String {
-    match gateway {
-        Some(gateway) => format!("events.{}.{}", gateway.0.simple(), job.0.simple()),
-        None => format!("events.none.{}", job.0.simple()),
-    }
+/// The end of one job, whoever it is sent to.
+pub fn replies_about(job: MessageId) -> String {
+    format!("replies.*.{}", job.0.simple())
+}
+
+/// Where the pieces of an answer are sent: to the gateway that wants them as they are made, else only to those who
+/// attached.
+pub fn event(job: &Job) -> String {
+    format!("events.{}.{}", token(job.reply_to.filter(|_| job.stream)), job.id.0.simple())
 }
 
 /// All pieces of answers that are sent to one gateway.
 pub fn events_to(gateway: GatewayId) -> String {
     format!("events.{}.>", gateway.0.simple())
+}
+
+/// All pieces of one answer, whoever they are sent to.
+pub fn events_about(job: MessageId) -> String {
+    format!("events.*.{}", job.0.simple())
+}
+
+/// Where a gateway, or nobody, is told.
+fn token(gateway: Option<GatewayId>) -> String {
+    gateway.map_or_else(|| "none".to_owned(), |gateway| gateway.0.simple().to_string())
+}
+
+/// Where the worker that runs a job is told that its caller has stopped it.
+pub fn cancel(job: MessageId) -> String {
+    format!("cancel.{}", job.0.simple())
+}
+
+/// The job in the last token of a subject.
+pub fn job_of(subject: &str) -> Option<MessageId> {
+    Uuid::try_parse(subject.rsplit('.').next()?).ok().map(MessageId)
 }
 
 /// Where a job that was given up is kept.

@@ -1,0 +1,78 @@
+//! Following a job from anywhere: what it has said so far, and then what it says.
+
+use std::collections::VecDeque;
+
+use async_nats::Subscriber;
+use futures_util::StreamExt as _;
+
+use super::{
+    connection::{Connection, REQUEST_TIMEOUT},
+    error::{QueueError, within},
+    events, jobs, subjects,
+};
+use crate::domain::{
+    ids::{AccountId, MessageId},
+    reply::Frame,
+};
+
+/// One job's frames, whichever gateway they are sent to. Dropping it ends the subscriptions.
+pub struct Attachment {
+    connection: Connection,
+    account: AccountId,
+    id: MessageId,
+    events: Subscriber,
+    replies: Subscriber,
+    replayed: VecDeque<Frame>,
+}
+
+impl Attachment {
+    /// Subscribes, and reads what `EVENTS` remembers. Whatever is sent after this has returned is received: an end
+    /// that a look into the store does not find afterwards will come as a frame, unless the connection breaks.
+    ///
+    /// # Errors
+    /// When the queue does not answer.
+    pub async fn open(connection: &Connection, account: AccountId, id: MessageId) -> Result<Self, QueueError> {
+        let subscribe = within(REQUEST_TIMEOUT, "subscribing to a job", async {
+            let events = connection.client.subscribe(subjects::events_about(id)).await?;
+            let replies = connection.client.subscribe(subjects::replies_about(id)).await?;
+            Ok((events, replies))
+        });
+        let (events, replies) = subscribe.await?;
+        let mut attachment =
+            Self { connection: connection.clone(), account, id, events, replies, replayed: VecDeque::new() };
+        attachment.replay().await?;
+        Ok(attachment)
+    }
+
+    /// Reads again what `EVENTS` remembers: after a reconnect, frames may have been missed.
+    ///
+    /// # Errors
+    /// When the queue does not answer.
+    pub async fn replay(&mut self) -> Result<(), QueueError> {
+        // Also the round trip after which the subscriptions are in place: the server handles a connection's lines in
+        // order. A job that is not on the queue is finished, or has said nothing yet.
+        if let Some((job, _)) = jobs::find(&self.connection, self.account, self.id).await? {
+            self.replayed.extend(events::read(&self.connection, &job).await?);
+        }
+        Ok(())
+    }
+
+    /// The next frame: first those that were replayed, then those that come. A frame may show twice, and one of an
+    /// older run after one of a newer. `None` when the connection was closed. Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Option<Frame> {
+        loop {
+            if let Some(frame) = self.replayed.pop_front() {
+                return Some(frame);
+            }
+            // The end comes last: what was said before it is in its channel by then.
+            let message = tokio::select! {
+                biased;
+                message = self.events.next() => message?,
+                message = self.replies.next() => message?,
+            };
+            if let Some(frame) = events::frame(&message.payload) {
+                return Some(frame);
+            }
+        }
+    }
+}

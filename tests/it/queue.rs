@@ -1,0 +1,194 @@
+//! What is done with single jobs on the queue, as the users of the shipped `nats.conf` who do it.
+
+use std::time::Duration;
+
+use common::{
+    domain::{
+        ids::{AccountId, GatewayId, MessageId},
+        job::{Job, Lane},
+        message::{MessageStatus, Usage},
+        reply::{Attempt, Frame, FrameBody, Outcome},
+        time::Millis,
+    },
+    queue::{
+        attach::Attachment,
+        cancel::{CancelReceiver, CancelSender},
+        config::QueueRole,
+        connection::Connection,
+        consumer::Puller,
+        dead, events, jobs,
+        replies::{ReplyReceiver, ReplySender},
+        signals::{DeliveryWakes, wake_deliveries},
+        streams,
+    },
+};
+use tests::queue::{Queue, job, limits, publish};
+use tokio::time::timeout;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, future).await.expect("it does not come")
+}
+
+fn frame(job: &Job, n: u32, body: FrameBody) -> Frame {
+    Frame { id: job.id, attempt: Attempt { seq: 1, delivery: 1, restart: 0 }, n, body }
+}
+
+fn delta(job: &Job, n: u32) -> Frame {
+    frame(job, n, FrameBody::Delta { at: 2 * n as usize, text: format!("{:02}", n % 100) })
+}
+
+fn end(status: MessageStatus) -> Outcome {
+    Outcome {
+        status,
+        content: None,
+        model: None,
+        usage: Usage::default(),
+        credits_charged: 0,
+        failure: None,
+        attempts: 1,
+        started_at: None,
+        completed_at: Millis::now(),
+    }
+}
+
+/// Waits until the worker's frames have reached the server: it handles a connection's lines in order.
+async fn settled(worker: &Connection) {
+    streams::faults(worker).await.expect("an answer");
+}
+
+#[tokio::test]
+async fn a_job_is_found_in_every_lane_by_its_own_account_and_taken_back_once() {
+    let queue = Queue::start().await;
+    let gateway = queue.connect(QueueRole::Gateway).await;
+    for lane in Lane::ALL {
+        let job = job(lane);
+        publish(&gateway, &job).await;
+        let find = async |account| jobs::find(&gateway, account, job.id).await.expect("an answer");
+        assert!(find(AccountId::new()).await.is_none(), "it belongs to another account");
+        let (found, place) = find(job.account).await.expect("the job");
+        assert_eq!((found.id, found.lane, found.turns), (job.id, lane, job.turns.clone()));
+        assert!(jobs::delete(&gateway, place).await.expect("an answer"));
+        assert!(!jobs::delete(&gateway, place).await.expect("an answer"), "it is gone");
+        assert!(find(job.account).await.is_none());
+    }
+}
+
+#[tokio::test]
+async fn who_attaches_late_hears_all_from_the_first_word() {
+    let queue = Queue::start().await;
+    let gateway = queue.connect(QueueRole::Gateway).await;
+    let other = queue.connect(QueueRole::Gateway).await;
+    let worker = queue.connect(QueueRole::Worker).await;
+    let sender = ReplySender::new(worker.clone());
+    for reply_to in [None, Some(GatewayId::new())] {
+        for stream in [false, true] {
+            let job = Job { reply_to, stream, ..job(Lane::Interactive) };
+            publish(&gateway, &job).await;
+            for n in 0..1_100 {
+                sender.progress(&job, &delta(&job, n)).await;
+            }
+            settled(&worker).await;
+            let mut late = soon(Attachment::open(&other, job.account, job.id)).await.expect("an attachment");
+            sender.progress(&job, &delta(&job, 1_100)).await;
+            let outcome = end(MessageStatus::Completed);
+            sender.terminal(job.reply_to, frame(&job, 1_101, FrameBody::Terminal { outcome: outcome.clone() })).await;
+            for n in 0..=1_100 {
+                assert_eq!(soon(late.next()).await, Some(delta(&job, n)));
+            }
+            assert_eq!(soon(late.next()).await.expect("a frame").body, FrameBody::Terminal { outcome });
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_said_is_forgotten_when_it_is_purged_or_the_server_forgets() {
+    let mut queue = Queue::start().await;
+    let gateway = queue.connect(QueueRole::Gateway).await;
+    let worker = queue.connect(QueueRole::Worker).await;
+    let (one, other) = (job(Lane::Batch), job(Lane::Batch));
+    let sender = ReplySender::new(worker.clone());
+    for job in [&one, &other] {
+        publish(&gateway, job).await;
+        sender.progress(job, &delta(job, 0)).await;
+    }
+    settled(&worker).await;
+    events::purge(&gateway, one.id).await.expect("to purge");
+    events::purge(&gateway, MessageId::new()).await.expect("nothing to purge");
+    assert_eq!(events::read(&gateway, &one).await.expect("frames"), []);
+    assert_eq!(events::read(&gateway, &other).await.expect("frames"), [delta(&other, 0)]);
+
+    queue.nats.restart().await.expect("the server comes back");
+    let gateway = queue.connect(QueueRole::Gateway).await;
+    assert_eq!(events::read(&gateway, &other).await.expect("EVENTS is gone"), []);
+    events::purge(&gateway, other.id).await.expect("EVENTS is gone");
+    streams::ensure_events(&gateway, &limits()).await.expect("EVENTS again");
+    assert_eq!(events::read(&gateway, &other).await.expect("frames"), []);
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_removed_and_no_other() {
+    let queue = Queue::start().await;
+    let gateway = queue.connect(QueueRole::Gateway).await;
+    let worker = queue.connect(QueueRole::Worker).await;
+    let admin = queue.connect(QueueRole::Admin).await;
+    let (one, other) = (MessageId::new(), MessageId::new());
+    for id in [one, other] {
+        dead::bury(&worker, id, "poisoned", b"payload").await.expect("to bury");
+    }
+    dead::purge(&gateway, one).await.expect("to purge");
+    dead::purge(&gateway, one).await.expect("nothing to purge");
+    assert_eq!(dead::list(&admin, 10).await.expect("letters").len(), 1);
+    dead::purge(&gateway, other).await.expect("to purge");
+    assert!(dead::list(&admin, 10).await.expect("letters").is_empty());
+}
+
+#[tokio::test]
+async fn a_stopped_job_leaves_the_queue_and_everybody_hears_of_it() {
+    let queue = Queue::start().await;
+    let gateway = queue.connect(QueueRole::Gateway).await;
+    let worker = queue.connect(QueueRole::Worker).await;
+    let waiting = GatewayId::new();
+    let mut replies = ReplyReceiver::subscribe(&gateway, waiting).await.expect("a subscription");
+    let mut cancels = CancelReceiver::subscribe(&worker).await.expect("a subscription");
+    settled(&worker).await;
+    let sender = CancelSender::new(gateway.clone());
+    for reply_to in [None, Some(waiting)] {
+        let job = Job { reply_to, ..job(Lane::Interactive) };
+        publish(&gateway, &job).await;
+        let mut attached = Attachment::open(&gateway, job.account, job.id).await.expect("an attachment");
+        let outcome = end(MessageStatus::Cancelled);
+        sender.tell(job.account, job.id, outcome.clone()).await;
+        assert_eq!(soon(cancels.next()).await, Some(job.id));
+        let told = soon(attached.next()).await.expect("a frame");
+        assert_eq!((told.attempt, told.body), (Attempt::LAST, FrameBody::Terminal { outcome }));
+        assert!(jobs::find(&gateway, job.account, job.id).await.expect("an answer").is_none());
+        if reply_to.is_some() {
+            assert_eq!(soon(replies.next()).await.expect("a frame").0, job.id);
+        }
+    }
+    let mut puller = Puller::new(worker, 4, Duration::from_secs(30));
+    let left = job(Lane::Interactive);
+    publish(&gateway, &left).await;
+    let pulled = soon(puller.next()).await.job().expect("a job");
+    assert_eq!(pulled.id, left.id, "no worker gets what was stopped");
+}
+
+#[tokio::test]
+async fn a_wake_up_reaches_every_worker_from_both_sides() {
+    let queue = Queue::start().await;
+    let gateway = queue.connect(QueueRole::Gateway).await;
+    let workers = [queue.connect(QueueRole::Worker).await, queue.connect(QueueRole::Worker).await];
+    let mut wakes = Vec::new();
+    for worker in &workers {
+        wakes.push(DeliveryWakes::subscribe(worker).await.expect("a subscription"));
+        settled(worker).await;
+    }
+    for from in [&gateway, &workers[0]] {
+        wake_deliveries(from).await;
+        for wakes in &mut wakes {
+            assert_eq!(soon(wakes.next()).await, Some(()));
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The queue alone: a NATS server with the shipped users and streams, and connections as the product makes them.
+
+use std::time::Duration;
+
+use common::{
+    domain::{
+        channel::Channel,
+        ids::{AccountId, AgentId, KeyId, MessageId},
+        job::{JOB_VERSION, Job, Lane, Price, Turn},
+        time::Millis,
+    },
+    queue::{
+        config::{QueueConfig, QueueRole, StreamLimits},
+        connection::Connection,
+        control::Control,
+        publisher::Publisher,
+    },
+};
+use tempfile::TempDir;
+
+use crate::nats::{Nats, PASSWORD};
+
+/// A server with its streams.
+pub struct Queue {
+    /// The server, to be killed and started again.
+    pub nats: Nats,
+    _folder: TempDir,
+}
+
+impl Queue {
+    /// Starts the server and makes the streams.
+    pub async fn start() -> Self {
+        let folder = TempDir::new().expect("a folder");
+        let nats = Nats::start(folder.path()).await.expect("a server");
+        let queue = Self { nats, _folder: folder };
+        let control = Control::connect(&queue.config(QueueRole::Admin)).await.expect("a connection");
+        control.migrate(&limits()).await.expect("the streams");
+        control.close().await;
+        queue
+    }
+
+    /// A connection in the name of `role`, which is up.
+    pub async fn connect(&self, role: QueueRole) -> Connection {
+        let connection = Connection::open(&self.config(role)).await.expect("an address");
+        assert!(connection.wait_until_up(Duration::from_secs(30)).await, "no connection");
+        connection
+    }
+
+    fn config(&self, role: QueueRole) -> QueueConfig {
+        let user = match role {
+            QueueRole::Admin => "admin",
+            QueueRole::Gateway => "gateway",
+            QueueRole::Worker => "worker",
+        };
+        let credentials = Some((user.to_owned(), PASSWORD.to_owned()));
+        QueueConfig { url: self.nats.url(), credentials, role, monitor_url: None }
+    }
+}
+
+/// The limits of a test's streams.
+pub fn limits() -> StreamLimits {
+    StreamLimits {
+        jobs_max_bytes: 1 << 26,
+        jobs_max_messages: 100_000,
+        events_max_bytes: 1 << 26,
+        events_max_age: Duration::from_secs(600),
+        ack_wait: Duration::from_secs(30),
+    }
+}
+
+/// A job that nobody waits for.
+pub fn job(lane: Lane) -> Job {
+    let now = Millis::now();
+    Job {
+        v: JOB_VERSION,
+        id: MessageId::new(),
+        account: AccountId::new(),
+        key: KeyId::new(),
+        agent: AgentId::new(),
+        agent_version: 1,
+        channel: Channel::Api,
+        lane,
+        turns: vec![Turn::user("hello")],
+        new_chat: false,
+        created_at: now,
+        publish_by: now.plus(Duration::from_secs(60)),
+        start_by: now.plus(Duration::from_secs(600)),
+        wait_until: None,
+        reply_to: None,
+        stream: false,
+        price: Price::default(),
+        balance: 0,
+        callback: None,
+        notifies: false,
+        metadata: None,
+        retry_of: None,
+    }
+}
+
+/// Puts `job` on the queue.
+pub async fn publish(connection: &Connection, job: &Job) {
+    let publisher = Publisher::new(connection.clone(), Duration::from_secs(20));
+    publisher.publish(job.clone(), None).await.expect("to publish");
+}
