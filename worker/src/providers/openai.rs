@@ -9,7 +9,6 @@ mod config;
 mod lines;
 mod refusal;
 mod request;
-mod retry_after;
 mod wire;
 
 use async_trait::async_trait;

@@ -2,5 +2,6 @@
 
 mod answers;
 mod failures;
+mod posts;
 mod runs;
 mod support;

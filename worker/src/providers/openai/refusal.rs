@@ -1,14 +1,20 @@
 //! What a provider means by an error: its kind, from a status, a code or, where there is nothing better, its words.
 
+use std::time::Duration;
+
 use common::domain::time::Millis;
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 
-use super::retry_after;
-use crate::providers::provider::{ErrorKind, ProviderError};
+use crate::{
+    providers::provider::{ErrorKind, ProviderError},
+    retry_after,
+};
 
 /// The longest word that passes for a provider's code.
 const LONGEST_CODE: usize = 48;
+/// A provider that asks for a longer pause is asked again after this one.
+const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
 
 const QUOTA_CODES: &[&str] =
     &["insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_credits"];
@@ -30,7 +36,7 @@ const CONTEXT_WORDS: &[&str] = &[
 pub(super) fn of_status(status: u16, headers: &HeaderMap, page: &[u8]) -> ProviderError {
     let said = Said::read(&String::from_utf8_lossy(page));
     let kind = said.special(status).unwrap_or_else(|| kind_of_status(status));
-    let retry_after = if kind.retryable() { retry_after::read(headers, Millis::now()) } else { None };
+    let retry_after = if kind.retryable() { retry_after::read(headers, Millis::now(), LONGEST_WAIT) } else { None };
     ProviderError { status: Some(status), provider_code: said.plain_code(), retry_after, ..ProviderError::new(kind) }
 }
 

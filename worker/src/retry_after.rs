@@ -1,4 +1,4 @@
-//! How long a provider asks us to wait.
+//! How long a server that was called asks us to wait.
 
 use std::time::Duration;
 
@@ -6,15 +6,13 @@ use common::domain::time::Millis;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
-/// More than this is taken for this.
-const LONGEST: Duration = Duration::from_secs(3_600);
-
-/// What `retry-after-ms` or `Retry-After` (seconds or a date) says, at most an hour; `None` when neither can be read.
-pub(super) fn read(headers: &HeaderMap, now: Millis) -> Option<Duration> {
+/// What `retry-after-ms` or `Retry-After` (seconds or a date) says; more than `longest` is taken for that. `None` when
+/// neither can be read.
+pub fn read(headers: &HeaderMap, now: Millis, longest: Duration) -> Option<Duration> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let millis = text("retry-after-ms").and_then(|text| text.parse::<f64>().ok()).map(|millis| millis / 1_000.0);
     let seconds = millis.or_else(|| seconds_or_date(text(RETRY_AFTER.as_str())?, now))?;
-    Duration::try_from_secs_f64(seconds).ok().map(|wait| wait.min(LONGEST))
+    Duration::try_from_secs_f64(seconds).ok().map(|wait| wait.min(longest))
 }
 
 fn seconds_or_date(text: &str, now: Millis) -> Option<f64> {
@@ -31,11 +29,13 @@ fn seconds_or_date(text: &str, now: Millis) -> Option<f64> {
 mod tests {
     use super::*;
 
+    const LONGEST: Duration = Duration::from_secs(3_600);
+
     fn wait(name: &'static str, value: &str) -> Option<Duration> {
         let mut headers = HeaderMap::new();
         headers.insert(name, value.parse().expect("a header"));
         // 1994-11-06T08:49:30Z
-        read(&headers, Millis(784_111_770_000))
+        read(&headers, Millis(784_111_770_000), LONGEST)
     }
 
     #[test]
@@ -53,6 +53,6 @@ mod tests {
         for value in ["", "soon", "-1", "NaN", "inf", "Sun, 99 Nov 1994 08:49:37 GMT"] {
             assert_eq!(wait("retry-after", value), None, "{value}");
         }
-        assert_eq!(read(&HeaderMap::new(), Millis(0)), None);
+        assert_eq!(read(&HeaderMap::new(), Millis(0), LONGEST), None);
     }
 }
