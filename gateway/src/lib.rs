@@ -13,6 +13,7 @@ pub mod error;
 pub mod extract;
 pub mod fault;
 pub mod fields;
+pub mod follow;
 pub mod framing;
 pub mod news;
 pub mod observe;

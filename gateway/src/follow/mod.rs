@@ -1,0 +1,5 @@
+//! Following messages from any gateway: what they say as they say it, from any place on, and how they end.
+
+pub mod cursor;
+pub mod log;
+pub mod position;
