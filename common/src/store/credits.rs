@@ -9,7 +9,7 @@ use super::{
     connection::{Store, within_patience},
     entity::{account, ledger},
     error::StoreError,
-    rows,
+    stored,
     write::Write,
 };
 use crate::domain::{
@@ -151,8 +151,8 @@ fn from_row(row: ledger::Model) -> Result<LedgerEntry, StoreError> {
         agent_id: row.agent_id.map(AgentId),
         model: row.model,
         usage: Usage {
-            input_tokens: rows::count("input_tokens", row.input_tokens)?,
-            output_tokens: rows::count("output_tokens", row.output_tokens)?,
+            input_tokens: stored::count("input_tokens", row.input_tokens)?,
+            output_tokens: stored::count("output_tokens", row.output_tokens)?,
             estimated: row.estimated,
         },
         amount: row.amount,

@@ -14,6 +14,7 @@ use super::{
     messages::{Committed, Finish},
     rows::{self, COLUMNS, HEAD, State},
     sql::{self, Insert},
+    stored,
     write::Write,
 };
 use crate::domain::{account::MicroCredits, ids::MessageId, reply::Outcome};
@@ -60,7 +61,7 @@ impl Store {
                 _ => self.end_and_charge(&sorted).await?,
             };
             let losers: Vec<_> = group.iter().map(|f| f.job.id).filter(|id| !won.contains(id)).collect();
-            let stored = rows::outcomes(&self.db, &losers).await?;
+            let stored = stored::outcomes(&self.db, &losers).await?;
             answer(group, &won, stored)
         })
         .await

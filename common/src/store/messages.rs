@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sea_orm::{
-    ColumnTrait as _, ConnectionTrait as _, EntityTrait as _, QueryFilter as _,
+    ColumnTrait as _, ConnectionTrait as _, EntityTrait as _, QueryFilter as _, QuerySelect as _,
     sea_query::{Expr, ExprTrait as _},
 };
 
@@ -11,14 +11,29 @@ use super::{
     connection::{Store, within_patience},
     entity::message::{self, Column},
     error::StoreError,
-    rows::{self, COLUMNS, HEAD, State, StoredMessage},
+    rows::{self, COLUMNS, HEAD, State},
     sql::{self, Insert},
+    stored::{self, StoredMessage},
+    write::Write,
 };
 use crate::domain::{
-    account::MicroCredits, ids::MessageId, job::Job, message::MessageStatus, reply::Outcome, time::Millis,
+    account::MicroCredits,
+    ids::MessageId,
+    job::{Job, Turn},
+    message::MessageStatus,
+    reply::Outcome,
+    time::Millis,
 };
 
-const BEGUN: Insert = Insert { head: HEAD, columns: COLUMNS, tail: "ON CONFLICT (id) DO NOTHING" };
+const QUEUED: Insert = Insert { head: HEAD, columns: COLUMNS, tail: "ON CONFLICT (id) DO NOTHING" };
+
+const BEGUN: Insert = Insert {
+    head: HEAD,
+    columns: COLUMNS,
+    tail: "ON CONFLICT (id) DO UPDATE SET status = excluded.status, started_at = excluded.started_at, attempts = \
+           CASE WHEN messages.attempts < excluded.attempts THEN excluded.attempts ELSE messages.attempts END \
+           WHERE messages.status = 'queued'",
+};
 
 const COUNTED: Insert = Insert {
     head: HEAD,
@@ -75,12 +90,22 @@ pub enum Start {
 impl Store {
     /// A message, if it has a row.
     pub async fn message(&self, id: MessageId) -> Result<Option<StoredMessage>, StoreError> {
-        within_patience(async { Ok(rows::find(&self.db, &[id]).await?.into_iter().next()) }).await
+        within_patience(async { Ok(stored::find(&self.db, &[id]).await?.into_iter().next()) }).await
+    }
+
+    /// What was said to the agent: the prompt of a message that has a row. Empty once it was purged.
+    pub async fn turns(&self, id: MessageId) -> Result<Option<Vec<Turn>>, StoreError> {
+        let select = message::Entity::find_by_id(id.0).select_only().column(Column::Prompt);
+        within_patience(async {
+            let prompt = select.into_tuple::<String>().one(&self.db).await?;
+            stored::from_json("prompt", prompt)
+        })
+        .await
     }
 
     /// The outcomes of those of `ids` that have ended, in no order.
     pub async fn outcomes(&self, ids: &[MessageId]) -> Result<Vec<(MessageId, Outcome)>, StoreError> {
-        within_patience(rows::outcomes(&self.db, ids)).await
+        within_patience(stored::outcomes(&self.db, ids)).await
     }
 
     /// Counts that a worker begins `job` once more, unless it is over. A job without a row was begun once before:
@@ -93,11 +118,11 @@ impl Store {
             let statement = COUNTED.statement(write.get_database_backend(), values);
             let counted = write.query_all_raw(statement).await?;
             let Some(row) = counted.first() else {
-                let stored = rows::outcomes(&*write, &[job.id]).await?;
+                let stored = stored::outcomes(&*write, &[job.id]).await?;
                 let (_, outcome) = stored.into_iter().next().ok_or(StoreError::Missing("message"))?;
                 return Ok(Start::Ended(outcome));
             };
-            let starts = rows::count("attempts", row.try_get_by_index(0)?)?;
+            let starts = stored::count("attempts", row.try_get_by_index(0)?)?;
             write.commit().await?;
             Ok(Start::Begun { starts })
         })
@@ -121,20 +146,28 @@ impl Store {
         .await
     }
 
-    /// Writes `in_progress` rows for listings. A job that has a row already is left as it is.
+    /// Writes `queued` rows for listings. A job that has a row already is left as it is.
+    pub async fn mark_queued(&self, jobs: &[Arc<Job>]) -> Result<(), StoreError> {
+        let rows = jobs.iter().map(|job| (job, State::Queued)).collect();
+        self.note(&QUEUED, rows).await
+    }
+
+    /// Writes `in_progress` rows for listings. A job that is noted as running or over is left as it is.
     pub async fn mark_started(&self, started: &[StartedJob]) -> Result<(), StoreError> {
+        let begun = |start: &StartedJob| State::Begun { attempts: start.attempts, started_at: start.started_at };
+        let rows = started.iter().map(|start| (&start.job, begun(start))).collect();
+        self.note(&BEGUN, rows).await
+    }
+
+    async fn note(&self, insert: &Insert, mut rows: Vec<(&Arc<Job>, State<'_>)>) -> Result<(), StoreError> {
         within_patience(async {
             // In one order everywhere: PostgreSQL locks row by row, and two orders would be a deadlock.
-            let mut started: Vec<_> = started.iter().collect();
-            started.sort_unstable_by_key(|start| start.job.id);
+            rows.sort_unstable_by_key(|(job, _)| job.id);
+            // One statement cannot touch a row twice.
+            rows.dedup_by_key(|(job, _)| job.id);
             let write = self.write().await?;
-            for portion in sql::portions(started.len()) {
-                let mut values = Vec::with_capacity(portion.len() * COLUMNS);
-                for start in &started[portion] {
-                    let state = State::Begun { attempts: start.attempts, started_at: start.started_at };
-                    rows::push(&mut values, &start.job, &state)?;
-                }
-                write.execute_raw(BEGUN.statement(write.get_database_backend(), values)).await?;
+            for portion in sql::portions(rows.len()) {
+                note_portion(&write, insert, &rows[portion]).await?;
             }
             write.commit().await
         })
@@ -142,11 +175,20 @@ impl Store {
     }
 }
 
+async fn note_portion(write: &Write, insert: &Insert, rows: &[(&Arc<Job>, State<'_>)]) -> Result<(), StoreError> {
+    let mut values = Vec::with_capacity(rows.len() * COLUMNS);
+    for (job, state) in rows {
+        rows::push(&mut values, job, state)?;
+    }
+    write.execute_raw(insert.statement(write.get_database_backend(), values)).await?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        domain::ids::AccountId,
+        domain::{event::Callback, ids::AccountId},
         store::testing::{completed, job, on_each_database, started},
     };
 
@@ -162,6 +204,32 @@ mod tests {
             assert_eq!((row.status, row.account, row.agent), (MessageStatus::InProgress, owner, jobs[42].agent));
             assert_eq!((row.outcome, row.created_at), (None, jobs[42].created_at));
             assert!(store.message(MessageId::new()).await.expect("an answer").is_none());
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_queued_row_keeps_what_came_along_and_is_begun() {
+        on_each_database(async |store| {
+            let callback = Callback { url: "https://example.com/done".to_owned(), events: Vec::new() };
+            let one = Arc::new(Job {
+                callback: Some(callback.clone()),
+                retry_of: Some(MessageId::new()),
+                ..Job::clone(&job(AccountId::new()))
+            });
+            store.mark_queued(&[one.clone(), one.clone()]).await.expect("its row, once");
+            let row = async || store.message(one.id).await.expect("an answer").expect("the row");
+            let queued = row().await;
+            assert_eq!((queued.status, queued.attempts, queued.started_at), (MessageStatus::Queued, 0, None));
+            assert_eq!((queued.callback, queued.retry_of), (Some(callback), one.retry_of));
+            assert_eq!(queued.expires_at, Some(one.start_by));
+            store.mark_started(&[started(&one)]).await.expect("to note it");
+            store.mark_queued(std::slice::from_ref(&one)).await.expect("nothing to do");
+            let begun = row().await;
+            assert_eq!((begun.status, begun.attempts), (MessageStatus::InProgress, 1));
+            assert!(begun.started_at.is_some());
+            assert_eq!(store.count_start(&one).await.expect("an answer"), Start::Begun { starts: 2 });
+            assert_eq!(begun.object().attempts, 1);
         })
         .await;
     }

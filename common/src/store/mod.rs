@@ -8,13 +8,16 @@ mod entity;
 pub mod error;
 mod finish;
 pub mod gateways;
+pub mod idempotency;
 pub mod keys;
+pub mod listing;
 pub mod messages;
 mod migrate;
 mod place;
-pub mod rows;
+mod rows;
 mod sql;
 mod sqlite_writer;
+pub mod stored;
 #[cfg(test)]
 mod testing;
 pub mod usage;

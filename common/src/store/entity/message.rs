@@ -36,6 +36,9 @@ pub struct Model {
     pub started_at: Option<i64>,
     pub completed_at: Option<i64>,
     pub expires_at: Option<i64>,
+    /// A `Callback` as JSON.
+    pub callback: Option<String>,
+    pub purged_at: Option<i64>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

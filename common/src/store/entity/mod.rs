@@ -5,5 +5,6 @@ pub(super) mod agent;
 pub(super) mod agent_version;
 pub(super) mod api_key;
 pub(super) mod gateway;
+pub(super) mod idempotency_key;
 pub(super) mod ledger;
 pub(super) mod message;

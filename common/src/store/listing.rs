@@ -1,0 +1,276 @@
+//! Lists of messages, and blanking one for good.
+
+use std::time::Duration;
+
+use sea_orm::{
+    ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Select, sea_query::Expr,
+};
+use uuid::Uuid;
+
+use super::{
+    connection::{Store, within_patience},
+    entity::message::{Column, Entity},
+    error::StoreError,
+    stored::{self, Row, StoredMessage},
+};
+use crate::domain::{
+    channel::Channel,
+    ids::{AccountId, AgentId, MessageId},
+    message::MessageStatus,
+    time::Millis,
+};
+
+/// An id is never made this long before its message is accepted: clocks differ, and lines of a batch have its time.
+const OLDER_IDS: Duration = Duration::from_hours(24);
+
+/// Which messages of an account are wanted; by default all.
+#[derive(Clone, Debug, Default)]
+pub struct ListFilter {
+    /// Those that stand there.
+    pub status: Option<MessageStatus>,
+    /// Those to one of these agents.
+    pub agents: Option<Vec<AgentId>>,
+    /// Those of this batch.
+    pub batch: Option<Uuid>,
+    /// Those that came in this way.
+    pub channel: Option<Channel>,
+    /// Those that were accepted after this moment.
+    pub created_after: Option<Millis>,
+    /// Those that are older than this one: where the page before ended.
+    pub before: Option<MessageId>,
+}
+
+/// What came of a purge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purged {
+    /// The texts are gone.
+    Done,
+    /// They were gone before.
+    AlreadyPurged,
+    /// The message has not ended.
+    NotFinished,
+    /// The account has no such message.
+    Missing,
+}
+
+impl Store {
+    /// The newest `limit` messages of the account that pass `filter`, newest first.
+    pub async fn messages(
+        &self,
+        account: AccountId,
+        filter: &ListFilter,
+        limit: u64,
+    ) -> Result<Vec<StoredMessage>, StoreError> {
+        let select = filter.select(account).order_by_desc(Column::Id).limit(limit);
+        within_patience(async {
+            let rows = select.into_model::<Row>().all(&self.db).await?;
+            rows.into_iter().map(Row::message).collect()
+        })
+        .await
+    }
+
+    /// Blanks what was said and answered; who asked, the status, the usage and the reason of a failure stay.
+    pub async fn purge(&self, account: AccountId, id: MessageId) -> Result<Purged, StoreError> {
+        let ended = MessageStatus::ALL.into_iter().filter(|status| status.is_terminal()).map(MessageStatus::name);
+        let update = Entity::update_many()
+            .col_expr(Column::Prompt, Expr::value("[]"))
+            .col_expr(Column::Content, Expr::value(Option::<String>::None))
+            .col_expr(Column::Metadata, Expr::value(Option::<String>::None))
+            .col_expr(Column::Callback, Expr::value(Option::<String>::None))
+            .col_expr(Column::PurgedAt, Expr::value(Millis::now().0))
+            .filter(Column::Id.eq(id.0))
+            .filter(Column::AccountId.eq(account.0))
+            .filter(Column::PurgedAt.is_null())
+            .filter(Column::Status.is_in(ended));
+        within_patience(async {
+            let write = self.write().await?;
+            let updated = update.exec(&*write).await?;
+            write.commit().await?;
+            if updated.rows_affected > 0 {
+                return Ok(Purged::Done);
+            }
+            let found = stored::find(&self.db, &[id]).await?.into_iter().find(|message| message.account == account);
+            Ok(match found {
+                None => Purged::Missing,
+                Some(message) if message.purged_at.is_some() => Purged::AlreadyPurged,
+                Some(_) => Purged::NotFinished,
+            })
+        })
+        .await
+    }
+}
+
+impl ListFilter {
+    fn select(&self, account: AccountId) -> Select<Entity> {
+        let mut select = stored::select().filter(Column::AccountId.eq(account.0));
+        if let Some(status) = self.status {
+            select = select.filter(Column::Status.eq(status.name()));
+            if status != MessageStatus::Completed {
+                // Said once more in the words of the index: SQLite does not look into parameters.
+                select = select.filter(Expr::cust("status <> 'completed'"));
+            }
+        }
+        if let Some(agents) = &self.agents {
+            select = select.filter(Column::AgentId.is_in(agents.iter().map(|agent| agent.0)));
+        }
+        if let Some(batch) = self.batch {
+            select = select.filter(Column::BatchId.eq(batch));
+        }
+        if let Some(channel) = self.channel {
+            select = select.filter(Column::Channel.eq(channel.name()));
+        }
+        if let Some(moment) = self.created_after {
+            // The ids are in the index and begin with their time.
+            select =
+                select.filter(Column::CreatedAt.gt(moment.0)).filter(Column::Id.gte(first_id(moment.minus(OLDER_IDS))));
+        }
+        if let Some(id) = self.before {
+            select = select.filter(Column::Id.lt(id.0));
+        }
+        select
+    }
+}
+
+/// The lowest UUIDv7 of a millisecond.
+fn first_id(at: Millis) -> Uuid {
+    let millis = u128::try_from(at.0.max(0)).unwrap_or_default();
+    Uuid::from_u128(millis << 80)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use sea_orm::{ConnectionTrait as _, DbBackend, QueryTrait as _, Statement};
+
+    use super::*;
+    use crate::{
+        domain::job::Job,
+        store::{
+            messages::Committed,
+            testing::{completed, failed, job, on_each_database, started},
+        },
+    };
+
+    async fn listed(store: &Store, account: AccountId, filter: ListFilter, limit: u64) -> Vec<MessageId> {
+        let found = store.messages(account, &filter, limit).await.expect("a list");
+        found.into_iter().map(|message| message.id).collect()
+    }
+
+    #[tokio::test]
+    async fn pages_are_newest_first_and_join_up() {
+        on_each_database(async |store| {
+            let owner = AccountId::new();
+            let jobs: Vec<_> = (0..10).map(|_| job(owner)).collect();
+            store.mark_queued(&jobs).await.expect("rows");
+            store.mark_queued(&[job(AccountId::new())]).await.expect("a foreign one");
+            let mut ids: Vec<_> = jobs.iter().map(|job| job.id).collect();
+            ids.reverse();
+            let first = listed(&store, owner, ListFilter::default(), 4).await;
+            assert_eq!(first, ids[..4]);
+            let next = ListFilter { before: first.last().copied(), ..ListFilter::default() };
+            assert_eq!(listed(&store, owner, next, 100).await, ids[4..]);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn each_filter_leaves_what_it_names() {
+        on_each_database(async |store| {
+            let owner = AccountId::new();
+            let [done, lost, running, hook] = std::array::from_fn(|_| job(owner));
+            let hook = Arc::new(Job {
+                channel: Channel::Webhooks,
+                created_at: done.created_at.plus(Duration::from_mins(5)),
+                ..Job::clone(&hook)
+            });
+            store.finish(&[completed(&done, "done"), failed(&lost)]).await.expect("to finish");
+            store.mark_started(&[started(&running)]).await.expect("its row");
+            store.mark_queued(&[hook.clone()]).await.expect("its row");
+            let all = ListFilter::default;
+            let status = |status| ListFilter { status: Some(status), ..all() };
+            let agents = |agents: &[AgentId]| ListFilter { agents: Some(agents.to_vec()), ..all() };
+            for (filter, wanted) in [
+                (status(MessageStatus::Completed), vec![done.id]),
+                (status(MessageStatus::Failed), vec![lost.id]),
+                (status(MessageStatus::InProgress), vec![running.id]),
+                (status(MessageStatus::Queued), vec![hook.id]),
+                (status(MessageStatus::Expired), vec![]),
+                (agents(&[done.agent, hook.agent]), vec![hook.id, done.id]),
+                (agents(&[]), vec![]),
+                (ListFilter { channel: Some(Channel::Webhooks), ..all() }, vec![hook.id]),
+                (
+                    ListFilter { created_after: Some(done.created_at.plus(Duration::from_mins(1))), ..all() },
+                    vec![hook.id],
+                ),
+                (ListFilter { batch: Some(owner.0), ..all() }, vec![]),
+            ] {
+                assert_eq!(listed(&store, owner, filter.clone(), 9).await, wanted, "{filter:?}");
+            }
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_list_is_read_from_an_index_in_its_order() {
+        on_each_database(async |store| {
+            if store.db.get_database_backend() != DbBackend::Sqlite {
+                return;
+            }
+            let all = ListFilter::default;
+            for (filter, index) in [
+                (all(), "messages_account_id_id (account_id=?)"),
+                (
+                    ListFilter { before: Some(MessageId::new()), ..all() },
+                    "messages_account_id_id (account_id=? AND id<?)",
+                ),
+                (
+                    ListFilter { created_after: Some(Millis::now()), ..all() },
+                    "messages_account_id_id (account_id=? AND id>?)",
+                ),
+                (
+                    ListFilter { status: Some(MessageStatus::Failed), ..all() },
+                    "messages_account_id_status_id (account_id=? AND status=?)",
+                ),
+                (ListFilter { batch: Some(MessageId::new().0), ..all() }, "messages_batch_id_id (batch_id=?)"),
+            ] {
+                let select = filter.select(AccountId::new()).order_by_desc(Column::Id).limit(20);
+                let mut statement: Statement = select.build(DbBackend::Sqlite);
+                statement.sql = format!("EXPLAIN QUERY PLAN {}", statement.sql);
+                let rows = store.db.query_all_raw(statement).await.expect("a plan");
+                let plan: Vec<String> = rows.iter().map(|row| row.try_get("", "detail").expect("a line")).collect();
+                assert!(plan.len() == 1 && plan[0].ends_with(index), "{plan:?}");
+            }
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_purge_leaves_a_tombstone_and_happens_once() {
+        on_each_database(async |store| {
+            let owner = AccountId::new();
+            let metadata = serde_json::json!({ "order": 7, "zero": "\0" });
+            let kept = Arc::new(Job { metadata: metadata.as_object().cloned(), ..Job::clone(&job(owner)) });
+            let purge = async |account| store.purge(account, kept.id).await.expect("an answer");
+            assert_eq!(purge(owner).await, Purged::Missing);
+            store.mark_queued(std::slice::from_ref(&kept)).await.expect("its row");
+            assert_eq!(purge(owner).await, Purged::NotFinished);
+            let committed = store.finish(&[completed(&kept, "secret")]).await.expect("to finish");
+            assert!(matches!(committed[..], [Committed::Won { .. }]));
+            assert_eq!(store.turns(kept.id).await.expect("an answer").as_ref(), Some(&kept.turns));
+            let before = store.message(kept.id).await.expect("an answer").expect("the row");
+            assert_eq!(before.metadata.as_ref(), metadata.as_object());
+
+            assert_eq!(purge(AccountId::new()).await, Purged::Missing);
+            assert_eq!(purge(owner).await, Purged::Done);
+            assert_eq!(purge(owner).await, Purged::AlreadyPurged);
+            let row = store.message(kept.id).await.expect("an answer").expect("the row");
+            assert!(row.purged_at.is_some() && row.metadata.is_none());
+            let outcome = row.outcome.expect("its end");
+            assert_eq!((outcome.status, outcome.content), (MessageStatus::Completed, None));
+            assert_eq!(outcome.usage.total(), 7);
+            assert_eq!(store.turns(kept.id).await.expect("an answer"), Some(vec![]));
+        })
+        .await;
+    }
+}
