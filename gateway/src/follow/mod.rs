@@ -1,5 +1,9 @@
 //! Following messages from any gateway: what they say as they say it, from any place on, and how they end.
 
 pub mod cursor;
+pub mod follower;
+pub mod hub;
 pub mod log;
 pub mod position;
+mod track;
+pub mod upkeep;

@@ -1,0 +1,204 @@
+//! Follows messages of any gateway: one attachment to the queue for each, however many read it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use common::{
+    domain::{
+        ids::{AccountId, MessageId},
+        reply::Outcome,
+    },
+    lifecycle::Lifecycle,
+    queue::{attach::Attachment, connection::Connection},
+    retry::Pauses,
+    store::connection::Store,
+};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tracing::warn;
+
+use super::{follower::Follower, log::Change, position::Position, track::Track};
+
+/// How long the last look before the time is up may take.
+const LAST_LOOK: Duration = Duration::from_secs(1);
+/// A gap is read back at most this often: frames that are gone from `EVENTS` are filled from the end.
+const REPLAY_PAUSE: Duration = Duration::from_secs(1);
+
+/// All followed messages of this gateway. Cheap to clone.
+#[derive(Clone)]
+pub struct Hub(Arc<Inner>);
+
+struct Inner {
+    tracks: Mutex<HashMap<MessageId, Weak<Track>>>,
+    connection: Connection,
+    store: Store,
+    lifecycle: Lifecycle,
+}
+
+impl Hub {
+    /// Nobody follows anything yet. [`super::upkeep::look_after`] has to run beside it.
+    pub fn new(connection: Connection, store: Store, lifecycle: Lifecycle) -> Self {
+        Self(Arc::new(Inner { tracks: Mutex::default(), connection, store, lifecycle }))
+    }
+
+    /// Reads an account's message from its beginning, or from `after` on. It has to exist: what is neither on the
+    /// queue nor in the store has no end.
+    pub fn follow(&self, account: AccountId, id: MessageId, after: Option<Position>) -> Follower {
+        Follower::new(self.track(account, id), after)
+    }
+
+    /// Waits for the end of an account's message, at most until `until`; then looks into the store once more.
+    pub async fn end(&self, account: AccountId, id: MessageId, until: Instant) -> Option<Outcome> {
+        let track = self.track(account, id);
+        let mut news = track.news();
+        let wait = async {
+            loop {
+                news.borrow_and_update();
+                if let Some(outcome) = track.end() {
+                    return outcome;
+                }
+                // The sender lives in the track.
+                let _ = news.changed().await;
+            }
+        };
+        tokio::select! {
+            outcome = wait => Some(Arc::unwrap_or_clone(outcome)),
+            () = sleep_until(until) => timeout(LAST_LOOK, self.0.stored(id)).await.ok().flatten(),
+            () = self.0.lifecycle.aborting() => None,
+        }
+    }
+
+    /// Tells this gateway's readers of an end that is stored.
+    pub fn tell(&self, id: MessageId, outcome: Outcome) {
+        let track = self.0.tracks().get(&id).and_then(Weak::upgrade);
+        if let Some(track) = track {
+            track.finish(outcome);
+        }
+    }
+
+    /// The messages that somebody reads.
+    pub(super) fn followed(&self) -> Vec<MessageId> {
+        let tracks = self.0.tracks();
+        tracks.iter().filter(|(_, track)| track.strong_count() > 0).map(|(id, _)| *id).collect()
+    }
+
+    fn track(&self, account: AccountId, id: MessageId) -> Arc<Track> {
+        let mut tracks = self.0.tracks();
+        if let Some(track) = tracks.get(&id).and_then(Weak::upgrade) {
+            return track;
+        }
+        let (track, gone) = Track::new();
+        tracks.insert(id, Arc::downgrade(&track));
+        let feed = Feed { hub: self.0.clone(), track: Arc::downgrade(&track), account, id };
+        self.0.lifecycle.spawn_background(feed.run(gone));
+        track
+    }
+}
+
+impl Inner {
+    async fn stored(&self, id: MessageId) -> Option<Outcome> {
+        match self.store.outcomes(&[id]).await {
+            Ok(found) => found.into_iter().next().map(|(_, outcome)| outcome),
+            Err(error) => {
+                warn!(message.id = %id, %error, "could not look for an answer in the store");
+                None
+            }
+        }
+    }
+
+    fn tracks(&self) -> MutexGuard<'_, HashMap<MessageId, Weak<Track>>> {
+        self.tracks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What feeds one track.
+struct Feed {
+    hub: Arc<Inner>,
+    track: Weak<Track>,
+    account: AccountId,
+    id: MessageId,
+}
+
+impl Feed {
+    /// Until the end, or until nobody reads any more.
+    async fn run(self, gone: oneshot::Receiver<()>) {
+        tokio::select! {
+            () = self.feed() => {}
+            _ = gone => {}
+            () = self.hub.lifecycle.aborting() => {}
+        }
+        let mut tracks = self.hub.tracks();
+        // Another may stand there by now: whoever came between the last reader and this line.
+        if tracks.get(&self.id).is_some_and(|track| Weak::ptr_eq(track, &self.track)) {
+            tracks.remove(&self.id);
+        }
+    }
+
+    async fn feed(&self) {
+        let mut attachment = self.attach().await;
+        // An end from before the attachment is in the store; a later one comes as a frame.
+        self.look().await;
+        let mut link = self.hub.connection.link();
+        let mut replayed_at = Instant::now();
+        while !self.is_over() {
+            let change = tokio::select! {
+                frame = attachment.next() => {
+                    let (Some(frame), Some(track)) = (frame, self.track.upgrade()) else { return };
+                    track.apply(frame)
+                }
+                Ok(()) = link.changed() => if link.borrow_and_update().up { Change::Gap } else { Change::None },
+            };
+            match change {
+                Change::None | Change::More => {}
+                Change::EndWithoutContent => self.read_end().await,
+                Change::Gap if replayed_at.elapsed() < REPLAY_PAUSE => {}
+                Change::Gap => {
+                    replayed_at = Instant::now();
+                    if let Err(error) = attachment.replay().await {
+                        warn!(message.id = %self.id, %error, "could not read back what a job has said");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn attach(&self) -> Attachment {
+        let mut pauses = Pauses::new(Duration::from_millis(250), Duration::from_secs(3), None);
+        loop {
+            match Attachment::open(&self.hub.connection, self.account, self.id).await {
+                Ok(attachment) => return attachment,
+                Err(error) => warn!(message.id = %self.id, %error, "could not attach to a job; trying again"),
+            }
+            sleep(pauses.next_pause().unwrap_or_default()).await;
+        }
+    }
+
+    async fn look(&self) {
+        if let Some(outcome) = self.hub.stored(self.id).await
+            && let Some(track) = self.track.upgrade()
+        {
+            track.finish(outcome);
+        }
+    }
+
+    /// The answer was too large for its frame: it is in the store.
+    async fn read_end(&self) {
+        let mut pauses = Pauses::new(Duration::from_millis(50), Duration::from_secs(1), None);
+        loop {
+            self.look().await;
+            if self.is_over() {
+                return;
+            }
+            sleep(pauses.next_pause().unwrap_or_default()).await;
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.track.upgrade().is_none_or(|track| track.end().is_some())
+    }
+}
