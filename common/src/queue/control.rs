@@ -2,15 +2,12 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use futures_util::StreamExt as _;
-use tokio::time::{Instant, timeout_at};
-
 use super::{
     config::{QueueConfig, QueueRole, StreamLimits},
     connection::Connection,
     dead::{self, DeadLetter},
     error::QueueError,
-    signals::Changed,
+    signals::{self, Changed},
     streams,
 };
 use crate::domain::ids::GatewayId;
@@ -45,22 +42,7 @@ impl Control {
         expected: &BTreeSet<GatewayId>,
         wait: Duration,
     ) -> Result<BTreeSet<GatewayId>, QueueError> {
-        let doing = "telling the gateways";
-        let client = &self.connection.client;
-        let inbox = client.new_inbox();
-        let mut answers = client.subscribe(inbox.clone()).await.map_err(|e| QueueError::refused(doing)(e.into()))?;
-        client
-            .publish_with_reply(kind.subject(), inbox, Default::default())
-            .await
-            .map_err(|e| QueueError::refused(doing)(e.into()))?;
-        let until = Instant::now() + wait;
-        let mut confirmed = BTreeSet::new();
-        while !expected.is_subset(&confirmed)
-            && let Ok(Some(answer)) = timeout_at(until, answers.next()).await
-        {
-            confirmed.extend(std::str::from_utf8(&answer.payload).ok().and_then(|id| id.parse::<GatewayId>().ok()));
-        }
-        Ok(confirmed)
+        signals::announce(&self.connection, kind, expected, wait).await
     }
 
     /// The dead letters, oldest first, at most `limit`.

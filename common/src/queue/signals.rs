@@ -1,12 +1,12 @@
 //! Wake-ups between processes: whatever they announce is already stored.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use async_nats::Subscriber;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     connection::Connection,
@@ -37,7 +37,7 @@ impl Changed {
         }
     }
 
-    pub(super) fn subject(self) -> String {
+    fn subject(self) -> String {
         subjects::invalidate(self.name())
     }
 
@@ -85,6 +85,35 @@ impl ChangeReceiver {
             let _ = timeout(Duration::from_secs(1), self.connection.client.publish(reply, name.into())).await;
         }
     }
+}
+
+/// Tells every running gateway that something of `kind` has changed, and waits for at most `wait` until all of
+/// `expected` have confirmed. Returns those that have.
+///
+/// # Errors
+/// When they cannot be told.
+pub async fn announce(
+    connection: &Connection,
+    kind: Changed,
+    expected: &BTreeSet<GatewayId>,
+    wait: Duration,
+) -> Result<BTreeSet<GatewayId>, QueueError> {
+    let doing = "telling the gateways";
+    let client = &connection.client;
+    let inbox = client.new_inbox();
+    let mut answers = client.subscribe(inbox.clone()).await.map_err(|e| QueueError::refused(doing)(e.into()))?;
+    client
+        .publish_with_reply(kind.subject(), inbox, Bytes::new())
+        .await
+        .map_err(|e| QueueError::refused(doing)(e.into()))?;
+    let until = Instant::now() + wait;
+    let mut confirmed = BTreeSet::new();
+    while !expected.is_subset(&confirmed)
+        && let Ok(Some(answer)) = timeout_at(until, answers.next()).await
+    {
+        confirmed.extend(std::str::from_utf8(&answer.payload).ok().and_then(|id| id.parse::<GatewayId>().ok()));
+    }
+    Ok(confirmed)
 }
 
 /// What one gateway's limits have counted since it last told.
