@@ -5,7 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use common::{domain::ids::RequestId, queue::subjects::TRACEPARENT, traceparent::Traceparent};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::rate_limit::window::{Standing, WINDOW_S};
+use crate::rate_limit::{
+    Bucket,
+    window::{Standing, WINDOW_S},
+};
 
 /// Names a request, on the way in and on the way out.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -21,7 +24,7 @@ pub struct RequestContext {
     pub request_id: String,
     /// The trace that it belongs to.
     pub traceparent: Traceparent,
-    standing: Mutex<Option<Standing>>,
+    standing: Mutex<Option<(Bucket, Standing)>>,
 }
 
 impl RequestContext {
@@ -37,17 +40,18 @@ impl RequestContext {
     }
 
     /// Notes how the request's key stands; the last note is what the answer says.
-    pub fn note_standing(&self, standing: Standing) {
-        *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = Some(standing);
+    pub fn note_standing(&self, bucket: Bucket, standing: Standing) {
+        *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = Some((bucket, standing));
     }
 
     /// Writes the request's id, and how its key stands if it has a valid one.
     pub fn write(&self, headers: &mut HeaderMap) {
         insert(headers, X_REQUEST_ID, &self.request_id);
         let standing = *self.standing.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Standing { quota, remaining, resets_in_s }) = standing {
-            insert(headers, RATE_LIMIT_POLICY, &format!("\"key\";q={quota};w={WINDOW_S}"));
-            insert(headers, RATE_LIMIT, &format!("\"key\";r={remaining};t={resets_in_s}"));
+        if let Some((bucket, Standing { quota, remaining, resets_in_s })) = standing {
+            let name = bucket.name();
+            insert(headers, RATE_LIMIT_POLICY, &format!("\"{name}\";q={quota};w={WINDOW_S}"));
+            insert(headers, RATE_LIMIT, &format!("\"{name}\";r={remaining};t={resets_in_s}"));
         }
     }
 }
@@ -101,7 +105,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         context.write(&mut headers);
         assert!(!headers.contains_key(RATE_LIMIT));
-        context.note_standing(Standing { quota: 120, remaining: 87, resets_in_s: 23 });
+        context.note_standing(Bucket::Requests, Standing { quota: 120, remaining: 87, resets_in_s: 23 });
         context.write(&mut headers);
         assert_eq!(headers[RATE_LIMIT_POLICY], "\"key\";q=120;w=60");
         assert_eq!(headers[RATE_LIMIT], "\"key\";r=87;t=23");

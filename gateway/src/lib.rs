@@ -21,6 +21,7 @@ pub mod openapi;
 pub mod prefer;
 pub mod presence;
 pub mod prices;
+pub mod query;
 pub mod rate_limit;
 pub mod respond;
 pub mod router;

@@ -20,20 +20,42 @@ use self::window::{Standing, Window};
 /// answered as if those were over their limit; valid keys pass all the same.
 const ADDRESSES: usize = 100_000;
 
+/// What a request counts as: a poller does not starve its own submits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Bucket {
+    /// Whatever makes or asks for work.
+    Requests,
+    /// Reading, following and stopping what was submitted.
+    Reads,
+}
+
+impl Bucket {
+    /// The name of its policy in answers, and of its refusals in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Requests => "key",
+            Self::Reads => "read",
+        }
+    }
+}
+
 /// How many are allowed within any minute.
 #[derive(Clone, Copy, Debug)]
 pub struct Quotas {
     /// Requests of one key.
     pub key: u32,
+    /// Reads of one key.
+    pub reads: u32,
     /// Failed authentications of one address.
     pub failures: u32,
 }
 
 impl Quotas {
-    /// `FRONTDESK_KEY_LIMIT` and `FRONTDESK_AUTH_FAILURE_LIMIT`.
+    /// `FRONTDESK_KEY_LIMIT`, `FRONTDESK_READ_LIMIT` and `FRONTDESK_AUTH_FAILURE_LIMIT`.
     pub fn from_environment() -> Result<Self, EnvError> {
         Ok(Self {
             key: env::within("FRONTDESK_KEY_LIMIT", 120, 1..=1_000_000)?,
+            reads: env::within("FRONTDESK_READ_LIMIT", 600, 1..=1_000_000)?,
             failures: env::within("FRONTDESK_AUTH_FAILURE_LIMIT", 10, 1..=1_000_000)?,
         })
     }
@@ -42,9 +64,10 @@ impl Quotas {
 /// The limits of this gateway, and what it has not yet told the others.
 #[derive(Debug)]
 pub struct RateLimiter {
-    keys: Window<KeyId>,
+    requests: Window<KeyId>,
+    reads: Window<KeyId>,
     failures: Window<IpAddr>,
-    untold: Mutex<HashMap<KeyId, u32>>,
+    untold: Mutex<HashMap<(Bucket, KeyId), u32>>,
 }
 
 impl RateLimiter {
@@ -52,7 +75,8 @@ impl RateLimiter {
     pub fn new(quotas: Quotas) -> Self {
         let now = Instant::now();
         Self {
-            keys: Window::new(quotas.key, usize::MAX, now),
+            requests: Window::new(quotas.key, usize::MAX, now),
+            reads: Window::new(quotas.reads, usize::MAX, now),
             failures: Window::new(quotas.failures, ADDRESSES, now),
             untold: Mutex::default(),
         }
@@ -62,15 +86,15 @@ impl RateLimiter {
     ///
     /// # Errors
     /// When the key is at its limit; the request is not counted then.
-    pub fn request(&self, key: KeyId) -> Result<Standing, Standing> {
-        let standing = self.keys.take(key, Instant::now())?;
-        *self.untold().entry(key).or_default() += 1;
+    pub fn request(&self, bucket: Bucket, key: KeyId) -> Result<Standing, Standing> {
+        let standing = self.window(bucket).take(key, Instant::now())?;
+        *self.untold().entry((bucket, key)).or_default() += 1;
         Ok(standing)
     }
 
     /// Where `key` stands, without counting anything.
-    pub fn standing(&self, key: KeyId) -> Standing {
-        self.keys.look(&key, Instant::now())
+    pub fn standing(&self, bucket: Bucket, key: KeyId) -> Standing {
+        self.window(bucket).look(&key, Instant::now())
     }
 
     /// Counts a failed authentication from `address`. Whether it may still be answered as such.
@@ -78,25 +102,50 @@ impl RateLimiter {
         self.failures.take(neighbourhood(address), Instant::now()).is_ok()
     }
 
-    /// What this gateway has counted since the last call, by key: for the other gateways.
+    /// What this gateway has counted since the last call, by bucket and key: for the other gateways.
     pub fn take_counts(&self) -> Vec<(String, u32)> {
         let untold = std::mem::take(&mut *self.untold());
-        untold.into_iter().map(|(key, count)| (key.to_string(), count)).collect()
+        untold.into_iter().map(|((bucket, key), count)| (written(bucket, key), count)).collect()
     }
 
     /// Adds what another gateway has counted.
     pub fn add_counts(&self, counts: &[(String, u32)]) {
         let now = Instant::now();
-        for (key, count) in counts {
-            if let Ok(key) = key.parse() {
-                self.keys.add(key, *count, now);
+        for (name, count) in counts {
+            if let Some((bucket, key)) = read(name) {
+                self.window(bucket).add(key, *count, now);
             }
         }
     }
 
-    fn untold(&self) -> std::sync::MutexGuard<'_, HashMap<KeyId, u32>> {
+    fn window(&self, bucket: Bucket) -> &Window<KeyId> {
+        match bucket {
+            Bucket::Requests => &self.requests,
+            Bucket::Reads => &self.reads,
+        }
+    }
+
+    fn untold(&self) -> std::sync::MutexGuard<'_, HashMap<(Bucket, KeyId), u32>> {
         self.untold.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What stands before the key of a read that another gateway is told of.
+const READ: &str = "read:";
+
+fn written(bucket: Bucket, key: KeyId) -> String {
+    match bucket {
+        Bucket::Requests => key.to_string(),
+        Bucket::Reads => format!("{READ}{key}"),
+    }
+}
+
+fn read(name: &str) -> Option<(Bucket, KeyId)> {
+    let (bucket, key) = match name.strip_prefix(READ) {
+        Some(key) => (Bucket::Reads, key),
+        None => (Bucket::Requests, name),
+    };
+    Some((bucket, key.parse().ok()?))
 }
 
 /// What counts as one address. Of IPv6, whoever has one has its whole /64.
@@ -116,11 +165,13 @@ mod tests {
         let (one, other) = (limiter(), limiter());
         let key = KeyId::new();
         for _ in 0..3 {
-            one.request(key).expect("below the limit");
+            one.request(Bucket::Requests, key).expect("below the limit");
         }
+        one.request(Bucket::Reads, key).expect("below the limit");
         other.add_counts(&one.take_counts());
         other.add_counts(&[("not-a-key".to_owned(), 9)]);
-        assert_eq!(other.standing(key).remaining, 1);
+        assert_eq!(other.standing(Bucket::Requests, key).remaining, 1);
+        assert_eq!(other.standing(Bucket::Reads, key).remaining, 5);
         assert!(one.take_counts().is_empty(), "told twice");
         assert!(other.take_counts().is_empty(), "told on");
     }
@@ -139,6 +190,6 @@ mod tests {
     }
 
     fn limiter() -> RateLimiter {
-        RateLimiter::new(Quotas { key: 4, failures: 2 })
+        RateLimiter::new(Quotas { key: 4, reads: 6, failures: 2 })
     }
 }

@@ -8,7 +8,11 @@ use http::request::Parts;
 use tracing::error;
 
 use super::{authenticator::Authenticator, caller::Caller, client::TrustedProxies};
-use crate::{context::RequestContext, error::ApiError, rate_limit::RateLimiter};
+use crate::{
+    context::RequestContext,
+    error::ApiError,
+    rate_limit::{Bucket, RateLimiter},
+};
 
 /// What a route asks of its caller beyond a valid key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +29,8 @@ pub enum Needs {
 pub trait Door: Send {
     /// What it asks for.
     const NEEDS: Needs;
+    /// What a request through it counts as.
+    const BUCKET: Bucket = Bucket::Requests;
 }
 
 /// A door for whoever has a valid key.
@@ -41,6 +47,15 @@ pub struct Verified;
 
 impl Door for Verified {
     const NEEDS: Needs = Needs::Verified;
+}
+
+/// A door for whoever reads, follows or stops what is there: it leads to no channel.
+#[derive(Debug)]
+pub struct Reading;
+
+impl Door for Reading {
+    const NEEDS: Needs = Needs::Verified;
+    const BUCKET: Bucket = Bucket::Reads;
 }
 
 /// The REST channel's door.
@@ -76,7 +91,7 @@ where
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let caller = Gate::from_ref(state).admit(parts, D::NEEDS).await?;
+        let caller = Gate::from_ref(state).admit(parts, D::NEEDS, D::BUCKET).await?;
         Ok(Self { caller, door: PhantomData })
     }
 }
@@ -102,7 +117,7 @@ impl Gate {
     }
 
     /// The order is the contract's: 429 for the address, 401, 403, 429 for the key.
-    async fn admit(&self, parts: &Parts, needs: Needs) -> Result<Arc<Caller>, ApiError> {
+    async fn admit(&self, parts: &Parts, needs: Needs, bucket: Bucket) -> Result<Arc<Caller>, ApiError> {
         let found = self.authenticator.caller(&parts.headers).await.map_err(|error| {
             error!(%error, "could not look up a key");
             ApiError::StoreUnavailable
@@ -111,14 +126,14 @@ impl Gate {
         let key = caller.key.id;
         let context = parts.extensions.get::<Arc<RequestContext>>();
         if let Err(refusal) = check(&caller, needs) {
-            context.inspect(|context| context.note_standing(self.limiter.standing(key)));
+            context.inspect(|context| context.note_standing(bucket, self.limiter.standing(bucket, key)));
             return Err(refusal);
         }
-        let counted = self.limiter.request(key);
+        let counted = self.limiter.request(bucket, key);
         let standing = counted.unwrap_or_else(|standing| standing);
-        context.inspect(|context| context.note_standing(standing));
+        context.inspect(|context| context.note_standing(bucket, standing));
         if counted.is_err() {
-            self.metrics.limited("key");
+            self.metrics.limited(bucket.name());
             return Err(ApiError::RateLimited);
         }
         Ok(caller)
