@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
@@ -16,52 +17,70 @@ use super::{
 };
 
 /// A message without its prompt. What is not known, or not yet, is `null`; nothing is ever left out.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = Message)]
 pub struct MessageObject {
     /// The message.
+    #[schema(value_type = String, format = "uuid")]
     pub message_id: MessageId,
     /// The agent that was asked.
+    #[schema(value_type = String, format = "uuid")]
     pub employee_id: AgentId,
     /// The agent that answered, once one has.
+    #[schema(value_type = Option<String>, format = "uuid", required)]
     pub responded_by: Option<AgentId>,
     /// The conversation that it belongs to.
+    #[schema(value_type = Option<String>, format = "uuid", required)]
     pub conversation_id: Option<Uuid>,
     /// The batch that it belongs to.
+    #[schema(value_type = Option<String>, format = "uuid", required)]
     pub batch_id: Option<Uuid>,
     /// The message that it runs again.
+    #[schema(value_type = Option<String>, format = "uuid", required)]
     pub retry_of: Option<MessageId>,
     /// The way in.
     pub channel: Channel,
     /// Where it stands.
     pub status: MessageStatus,
     /// The whole answer; only of a completed message, and gone with a purge.
+    #[schema(required)]
     pub content: Option<String>,
     /// The model that answered, as its provider named it.
+    #[schema(required)]
     pub model: Option<String>,
     /// What it used; zeros until the end.
     pub usage: UsageObject,
     /// What was charged for it.
+    #[schema(value_type = i64)]
     pub credits_charged: MicroCredits,
     /// How often it was begun.
     pub attempts: u32,
     /// Why there is no answer.
+    #[schema(required)]
     pub error: Option<Failure>,
     /// What the caller gave along.
+    #[schema(value_type = Option<Object>, required)]
     pub metadata: Option<Map<String, Value>>,
     /// When it was accepted.
+    #[schema(value_type = String, format = "date-time")]
     pub created_at: Moment,
     /// When the run that ended it, or that runs, began.
+    #[schema(value_type = Option<String>, format = "date-time", required)]
     pub started_at: Option<Moment>,
     /// When it ended.
+    #[schema(value_type = Option<String>, format = "date-time", required)]
     pub completed_at: Option<Moment>,
     /// When it expires if nobody has begun it.
+    #[schema(value_type = Option<String>, format = "date-time", required)]
     pub expires_at: Option<Moment>,
     /// When its texts were purged.
+    #[schema(value_type = Option<String>, format = "date-time", required)]
     pub purged_at: Option<Moment>,
 }
 
 /// Tokens as callers see them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Usage)]
 pub struct UsageObject {
     /// Tokens of the prompt.
     pub input_tokens: u32,
