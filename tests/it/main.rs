@@ -23,5 +23,6 @@ mod providers;
 mod queue;
 mod real_model;
 mod redelivery;
+mod reference;
 mod streaming;
 mod unanswered;

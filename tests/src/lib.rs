@@ -9,5 +9,6 @@ pub mod patience;
 pub mod process;
 pub mod queue;
 pub mod raw;
+pub mod schema;
 pub mod sink;
 pub mod stack;

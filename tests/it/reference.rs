@@ -1,0 +1,177 @@
+//! `/openapi.json` and `/docs`: all that is said there holds.
+
+use std::collections::BTreeSet;
+
+use reqwest::Method;
+use rstest::rstest;
+use serde_json::Value;
+use tests::{answer::Answer, database::Database, schema, stack::Stack};
+use uuid::Uuid;
+
+const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
+/// The ids of the document's examples.
+const SAMPLE_AGENT: &str = "01a20041-b6d5-7731-bd55-c170ed7731b2";
+const SAMPLE_MESSAGE: &str = "01a20041-b7f8-71fc-b820-9ed86ed9b996";
+
+/// One operation of the document.
+struct Operation<'a> {
+    document: &'a Value,
+    method: &'a str,
+    path: &'a str,
+    about: &'a Value,
+}
+
+impl<'a> Operation<'a> {
+    fn all(document: &'a Value) -> Vec<Self> {
+        let mut all = Vec::new();
+        for (path, item) in document["paths"].as_object().expect("paths") {
+            for (method, about) in item.as_object().expect("operations") {
+                all.push(Self { document, method, path, about });
+            }
+        }
+        all
+    }
+
+    fn name(&self) -> &str {
+        self.about["operationId"].as_str().unwrap_or_else(|| panic!("{} {} has no name", self.method, self.path))
+    }
+
+    /// The example of its body.
+    fn body(&self) -> Option<Value> {
+        let content = &self.about["requestBody"]["content"]["application/json"];
+        let own = content.get("example");
+        own.or_else(|| schema::resolved(self.document, &content["schema"]).get("example")).cloned()
+    }
+
+    /// Its path with the examples of what stands in it.
+    fn path_of_example(&self) -> String {
+        let parameters = self.about["parameters"].as_array().into_iter().flatten();
+        let in_path = parameters.filter(|parameter| parameter["in"] == "path");
+        in_path.fold(self.path.to_owned(), |path, parameter| {
+            let name = parameter["name"].as_str().expect("a name");
+            let example = parameter["example"].as_str().or(parameter["schema"]["example"].as_str());
+            path.replace(&format!("{{{name}}}"), example.unwrap_or_else(|| panic!("{path}: no example of {name}")))
+        })
+    }
+
+    /// Fails unless the document says that it answers so.
+    fn documents(&self, answer: &Answer) {
+        let said = &self.about["responses"][answer.status.to_string()];
+        assert!(said.is_object(), "{} does not document {answer}", self.name());
+        let Some(content) = schema::resolved(self.document, said)["content"].as_object() else {
+            assert!(answer.body.is_empty(), "{} documents no body: {answer}", self.name());
+            return;
+        };
+        let media_type = answer.header("content-type").unwrap_or_default();
+        let content = content.get(media_type).unwrap_or_else(|| panic!("{}: {answer}", self.name()));
+        if media_type == "application/json" {
+            let misfits = schema::misfits(self.document, &content["schema"], &answer.json());
+            assert!(misfits.is_empty(), "{}: {misfits:?} in {answer}", self.name());
+        }
+    }
+}
+
+async fn document(stack: &Stack) -> Value {
+    Answer::to(stack.anonymous(Method::GET, "/openapi.json")).await.ok()
+}
+
+#[tokio::test]
+async fn the_page_asks_nobody_else() {
+    let stack = Stack::on(Database::Sqlite).workers(0).start().await;
+    let page = Answer::to(stack.anonymous(Method::GET, "/docs")).await;
+    assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
+    let policy = page.header("content-security-policy").expect("a policy");
+    assert!(policy.starts_with("default-src 'none'; script-src 'self';") && !policy.contains("unsafe"), "{policy}");
+    let addresses = page.text().split([' ', '>']).filter_map(|word| {
+        let (name, value) = word.split_once('=')?;
+        ["src", "href"].contains(&name).then(|| value.trim_matches('"'))
+    });
+    let mut loaded = 0;
+    for address in addresses.filter(|address| *address != "data:,") {
+        assert!(!address.contains("//"), "{address} is somewhere else");
+        let file = Answer::to(stack.anonymous(Method::GET, &format!("/{address}"))).await;
+        assert_eq!(file.status, 200, "{address}");
+        loaded += 1;
+    }
+    assert_eq!(loaded, 4, "the document, a style sheet and two scripts");
+    Answer::to(stack.anonymous(Method::GET, "/docs/other.js")).await.fault(404, "not_found");
+}
+
+#[tokio::test]
+async fn the_document_says_all_of_each_operation() {
+    let stack = Stack::on(Database::Sqlite).workers(0).start().await;
+    let document = document(&stack).await;
+    assert!(document["openapi"].as_str().is_some_and(|version| version.starts_with("3.1.")), "{}", document["openapi"]);
+    let mut names = BTreeSet::new();
+    for operation in Operation::all(&document) {
+        let (name, about) = (operation.name(), operation.about);
+        assert!(names.insert(name.to_owned()), "two operations are named {name}");
+        assert!(about["summary"].as_str().is_some_and(|text| text.ends_with('.')), "{name} has no summary");
+        assert!(about["tags"].as_array().is_some_and(|tags| tags.len() == 1), "{name} has no tag");
+        let statuses: Vec<_> = about["responses"].as_object().expect("responses").keys().collect();
+        assert!(statuses.iter().any(|status| status.starts_with('2')), "{name} has no success");
+        assert_eq!(statuses.iter().any(|status| *status == "401"), operation.path.starts_with("/api/"), "{name}");
+        for (status, response) in about["responses"].as_object().expect("responses") {
+            assert!(response["headers"]["X-Request-Id"].is_object(), "{name} {status} has no id");
+        }
+    }
+    undescribed(&document, &document, "$");
+}
+
+/// Fails when a reference leads nowhere, or a member of a shape has no description.
+fn undescribed(document: &Value, part: &Value, place: &str) {
+    if part.get("$ref").is_some() {
+        schema::resolved(document, part);
+    }
+    for (name, member) in part["properties"].as_object().into_iter().flatten() {
+        let described = member["description"].is_string() || member.get("$ref").is_some();
+        assert!(described || place.contains("examples"), "{place}.{name} has no description");
+    }
+    for (name, inner) in part.as_object().into_iter().flatten() {
+        undescribed(document, inner, &format!("{place}.{name}"));
+    }
+    for inner in part.as_array().into_iter().flatten() {
+        undescribed(document, inner, place);
+    }
+}
+
+#[tokio::test]
+async fn the_routes_are_those_of_the_document() {
+    let stack = Stack::on(Database::Sqlite).workers(0).start().await;
+    let document = document(&stack).await;
+    for operation in Operation::all(&document) {
+        let nobody = Uuid::nil().to_string();
+        let path = operation.path_of_example().replace(SAMPLE_MESSAGE, &nobody);
+        for name in METHODS {
+            let method = Method::from_bytes(name.to_uppercase().as_bytes()).expect("a method");
+            let answer = Answer::to(stack.request(method, &path)).await;
+            if document["paths"][operation.path].get(name).is_some() {
+                assert_ne!((answer.status, answer.body.is_empty()), (405, false), "{name} {path}");
+            } else {
+                answer.fault(405, "method_not_allowed");
+            }
+        }
+        let request = stack.request(operation.method.to_uppercase().parse().expect("a method"), &path);
+        operation.documents(&Answer::to(request).await);
+    }
+}
+
+#[rstest]
+#[tokio::test]
+async fn the_examples_work(#[values(Database::Sqlite, Database::Postgres)] database: Database) {
+    let stack = Stack::start(database).await;
+    let document = document(&stack).await;
+    let asked = Answer::of(stack.chat("hello").await).await;
+    let message = asked.header("x-message-id").expect("a message").to_owned();
+    let real = |text: &str| text.replace(SAMPLE_AGENT, &stack.agent).replace(SAMPLE_MESSAGE, &message);
+    for operation in Operation::all(&document) {
+        let method: Method = operation.method.to_uppercase().parse().expect("a method");
+        let mut request = stack.request(method, &real(&operation.path_of_example()));
+        if let Some(body) = operation.body() {
+            request = request.header("content-type", "application/json").body(real(&body.to_string()));
+        }
+        let answer = Answer::to(request).await;
+        assert!((200..300).contains(&answer.status), "{}: {answer}", operation.name());
+        operation.documents(&answer);
+    }
+}
