@@ -1,6 +1,6 @@
 # What there is to do here. Settings: docs/settings.md. `exec`, so that a signal to make reaches what it runs.
 
-.PHONY: help run stop test test-deadline bench fmt lint check clean-data
+.PHONY: help run stop test test-deadline bench fuzz fmt lint check clean-data
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -20,6 +20,9 @@ test-deadline: ## The one test that waits for the true five minutes
 
 bench: ## Measure, against a bare floor, and print one table
 	@exec scripts/bench $(ARGS)
+
+fuzz: ## Send schemathesis with all its checks over the API of a stack of its own; ARGS are passed on
+	@exec scripts/fuzz $(ARGS)
 
 fmt: ## Format the code
 	@cargo fmt --all
