@@ -4,6 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use common::{
     env::{self, EnvError},
+    outbound::guard::Guard,
     queue::config::{QueueConfig, QueueRole, StreamLimits},
     store::connection::StoreConfig,
 };
@@ -33,6 +34,8 @@ pub struct Config {
     pub prices: Prices,
     /// How long answers may take.
     pub dispatcher: DispatcherConfig,
+    /// Where webhooks may be sent.
+    pub guard: Guard,
     /// How long a message is offered to the queue.
     pub publish_budget: Duration,
     /// How long open requests may go on when the process is told to stop.
@@ -63,7 +66,9 @@ impl Config {
             dispatcher: DispatcherConfig {
                 deadline: env::duration("FRONTDESK_DEADLINE", Duration::from_secs(300))?,
                 start_by_grace: env::duration("FRONTDESK_START_BY_GRACE", Duration::from_secs(600))?,
+                start_within: env::duration("FRONTDESK_START_WITHIN", Duration::from_secs(72 * 3600))?,
             },
+            guard: Guard::from_environment()?,
             publish_budget: env::duration("FRONTDESK_PUBLISH_BUDGET", Duration::from_secs(2))?,
             grace: env::duration("FRONTDESK_GRACE", Duration::from_secs(305))?,
             queue: QueueConfig::from_environment(QueueRole::Gateway)?,

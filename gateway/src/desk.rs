@@ -1,8 +1,12 @@
-//! What every way in does with a prompt: finds the agent, prices the call, has it dispatched, judges its end.
+//! What every way in does with a prompt: finds the agent, prices the call, knows it again, has it dispatched, judges
+//! its end.
 
 use std::sync::Arc;
 
-use common::domain::{agent::Agent, channel::Channel, ids::AgentId, job::Turn, message::MessageStatus};
+use common::{
+    domain::{agent::Agent, channel::Channel, event::Callback, ids::AgentId, job::Turn, message::MessageStatus},
+    outbound::guard::Guard,
+};
 use http::StatusCode;
 
 use crate::{
@@ -10,11 +14,16 @@ use crate::{
     context::RequestContext,
     directory::Directory,
     dispatcher::{
-        Dispatcher, Prompt,
+        Dispatcher,
         answer::{Answer, DispatchError},
         answer_stream::AnswerStream,
+        prompt::{Patience, Prompt},
     },
     error::ApiError,
+    idempotency::{
+        key::IdempotencyKey,
+        ticket::{Idempotency, Manner, Ticket},
+    },
     prices::Prices,
 };
 
@@ -24,6 +33,10 @@ pub struct Desk {
     pub directory: Directory,
     /// What that costs.
     pub prices: Prices,
+    /// Which requests were sent before.
+    pub idempotency: Idempotency,
+    /// Where callbacks may lead.
+    pub guard: Guard,
     /// Who brings prompts to agents.
     pub dispatcher: Dispatcher,
     /// The most bytes of a body, for the sentence about one that was too large for the queue.
@@ -56,16 +69,57 @@ impl Desk {
             turns,
             new_chat: false,
             traceparent: Some(context.traceparent.to_string()),
+            callback: None,
+            metadata: None,
+            retry_of: None,
         };
         Ok((agent, prompt))
+    }
+
+    /// Looks whether `callback` leads where we go.
+    ///
+    /// # Errors
+    /// 400 when it does not.
+    pub async fn check(&self, callback: &Callback) -> Result<(), ApiError> {
+        let checked = self.guard.check(&callback.url).await;
+        checked.map_err(|refusal| ApiError::BadRequest(format!("`callback_url` {refusal}")))
+    }
+
+    /// Under which id `prompt` is handled: without a key under a new one, which costs nothing.
+    ///
+    /// # Errors
+    /// See [`Idempotency::ticket`].
+    pub async fn ticket(
+        &self,
+        route: &str,
+        key: Option<&IdempotencyKey>,
+        prompt: &Prompt,
+        manner: Manner,
+    ) -> Result<Ticket, ApiError> {
+        match key {
+            None => Ok(Ticket::unkeyed()),
+            Some(key) => self.idempotency.ticket(route, key, prompt, manner).await,
+        }
     }
 
     /// The whole answer to `prompt`.
     ///
     /// # Errors
     /// When there is none; a failed agent gets the status `agent_failed`, in which the routes differ.
-    pub async fn call(&self, prompt: Prompt, agent_failed: StatusCode) -> Result<Answer, ApiError> {
-        let answer = self.dispatcher.call(prompt).await.map_err(|error| self.refusal(error, agent_failed))?;
+    pub async fn call(
+        &self,
+        prompt: Prompt,
+        ticket: Ticket,
+        patience: Patience,
+        agent_failed: StatusCode,
+    ) -> Result<Answer, ApiError> {
+        let dispatched = match ticket {
+            Ticket::New(id) => self.dispatcher.call(prompt, id, patience).await,
+            Ticket::Lost { id, created_at } => self.dispatcher.call_again(prompt, id, created_at, patience).await,
+            Ticket::Running { id, created_at } => self.dispatcher.join(id, created_at, patience).await,
+            Ticket::Ended(answer) => Ok(*answer),
+        };
+        let answer = dispatched.map_err(|error| self.refusal(error, agent_failed))?;
         match answer.outcome.status {
             MessageStatus::Completed => Ok(answer),
             _ => Err(ApiError::ended(answer, agent_failed)),
@@ -76,8 +130,32 @@ impl Desk {
     ///
     /// # Errors
     /// As for [`Desk::call`], for whatever is known before the first piece.
-    pub async fn stream(&self, prompt: Prompt, agent_failed: StatusCode) -> Result<AnswerStream, ApiError> {
-        self.dispatcher.stream(prompt).await.map_err(|error| self.refusal(error, agent_failed))
+    pub async fn stream(
+        &self,
+        prompt: Prompt,
+        ticket: Ticket,
+        agent_failed: StatusCode,
+    ) -> Result<AnswerStream, ApiError> {
+        let dispatched = match ticket {
+            Ticket::New(id) => self.dispatcher.stream(prompt, id).await,
+            Ticket::Lost { id, created_at } => self.dispatcher.stream_again(prompt, id, created_at).await,
+            Ticket::Running { id, created_at } => self.dispatcher.follow(id, created_at).await,
+            Ticket::Ended(answer) => AnswerStream::of(*answer),
+        };
+        dispatched.map_err(|error| self.refusal(error, agent_failed))
+    }
+
+    /// Has `prompt` done without waiting: returns once its job is on the queue.
+    ///
+    /// # Errors
+    /// When it is not known to be there.
+    pub async fn submit(&self, prompt: Prompt, ticket: &Ticket) -> Result<(), ApiError> {
+        if !ticket.needs_job() {
+            return Ok(());
+        }
+        let submitted = self.dispatcher.submit(prompt, ticket.id()).await;
+        // Nothing is answered yet, so that no agent can have failed.
+        submitted.map_err(|error| self.refusal(error, StatusCode::INTERNAL_SERVER_ERROR))
     }
 
     fn refusal(&self, error: DispatchError, agent_failed: StatusCode) -> ApiError {

@@ -1,23 +1,24 @@
-//! The one way to an agent, whatever the channel: puts a job on the queue and waits for its end.
+//! The one way to an agent, whatever the channel: puts a job on the queue, and waits for its end or does not.
 
 pub mod answer;
 pub mod answer_stream;
 mod ends;
+mod frames;
+mod notes;
+pub mod prompt;
 pub mod upkeep;
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Borrow, sync::Arc, time::Duration};
 
 use common::{
     domain::{
-        account::MicroCredits,
-        channel::Channel,
-        ids::{AccountId, AgentId, GatewayId, KeyId, MessageId},
-        job::{JOB_VERSION, Job, Lane, Price, Turn},
+        ids::{GatewayId, MessageId},
+        job::{Job, Lane},
         time::Millis,
     },
     lifecycle::Lifecycle,
     metrics::Metrics,
-    queue::publisher::{PublishError, Publisher},
+    queue::publisher::{PublishError, Published, Publisher},
     store::connection::Store,
 };
 use tokio::time::{Instant, sleep_until};
@@ -27,6 +28,9 @@ use self::{
     answer::{Answer, DispatchError},
     answer_stream::AnswerStream,
     ends::Ends,
+    frames::Frames,
+    notes::Notes,
+    prompt::{Patience, Prompt, Terms},
 };
 use crate::{
     prices::is_affordable,
@@ -36,33 +40,6 @@ use crate::{
 /// A job that was stored this long after its publish budget was over was answered as refused, and is not run.
 const PUBLISH_SLACK: Duration = Duration::from_secs(3);
 
-/// What a channel wants to be done.
-#[derive(Clone, Debug)]
-pub struct Prompt {
-    /// Who pays.
-    pub account: AccountId,
-    /// What they had left when last looked at.
-    pub balance: MicroCredits,
-    /// Whether they have endpoints that are told of events.
-    pub notifies: bool,
-    /// With which key.
-    pub key: KeyId,
-    /// Who is to answer.
-    pub agent: AgentId,
-    /// In which version.
-    pub agent_version: i32,
-    /// What its tokens cost.
-    pub price: Price,
-    /// The way in.
-    pub channel: Channel,
-    /// The conversation; the last turn is the caller's.
-    pub turns: Vec<Turn>,
-    /// Whether the caller marked the beginning of a conversation.
-    pub new_chat: bool,
-    /// The trace that it belongs to.
-    pub traceparent: Option<String>,
-}
-
 /// How long things may take.
 #[derive(Clone, Copy, Debug)]
 pub struct DispatcherConfig {
@@ -70,6 +47,8 @@ pub struct DispatcherConfig {
     pub deadline: Duration,
     /// How long after that deadline a worker may still begin the job.
     pub start_by_grace: Duration,
+    /// How long after its acceptance a worker may begin a job that nobody waits for.
+    pub start_within: Duration,
 }
 
 /// Sends prompts to agents.
@@ -80,6 +59,7 @@ pub struct Dispatcher {
     publisher: Publisher,
     ends: Ends,
     waiters: Arc<Waiters>,
+    notes: Notes,
     metrics: Arc<Metrics>,
     lifecycle: Lifecycle,
 }
@@ -94,7 +74,8 @@ impl Dispatcher {
         metrics: Arc<Metrics>,
         lifecycle: Lifecycle,
     ) -> Self {
-        Self { gateway, config, publisher, ends: Ends::new(store), waiters: Arc::default(), metrics, lifecycle }
+        let notes = Notes::start(store.clone(), &lifecycle);
+        Self { gateway, config, publisher, ends: Ends::new(store), waiters: Arc::default(), notes, metrics, lifecycle }
     }
 
     /// Those who wait, for whoever receives the replies.
@@ -102,75 +83,151 @@ impl Dispatcher {
         self.waiters.clone()
     }
 
-    /// Puts a job on the queue and waits for its end, at most until the deadline.
-    pub async fn call(&self, mut prompt: Prompt) -> Result<Answer, DispatchError> {
-        let until = Instant::now() + self.config.deadline;
+    /// Puts the job `id` on the queue and waits for its end. Nobody else on this gateway may wait in this way for the
+    /// same id.
+    ///
+    /// # Errors
+    /// [`DispatchError::Timeout`] when the caller's patience is at an end, and the job goes on.
+    pub async fn call(&self, mut prompt: Prompt, id: MessageId, patience: Patience) -> Result<Answer, DispatchError> {
+        let until = self.until(patience);
         let trace = prompt.traceparent.take();
-        let job = self.job(prompt, false)?;
-        let (id, created_at) = (job.id, job.created_at);
+        let terms = Terms { reply_to: Some(self.gateway), ..self.waiting(id, patience) };
+        let job = self.job(prompt, terms)?;
+        let created_at = job.created_at;
         // Registered before the publish: a fast worker may answer before the publish is acknowledged.
         let mut waiter = self.waiters.call(id);
         let wake = match self.publish(job, trace).await {
-            Ok(()) => self.wait(&mut waiter, id, until).await?,
+            Ok(Published { was_known: false }) => self.wait(&mut waiter, id, until).await?,
+            // Another's job under the same id counts, and its end is told to whom that one names.
+            Ok(Published { was_known: true }) => return self.join_until(id, created_at, until).await,
             Err(error) => waiter.take_now().ok_or(error)?,
         };
         let outcome = self.ends.outcome(id, wake, until).await?;
         Ok(Answer { id, created_at, outcome })
     }
 
-    /// Puts a job on the queue and returns once there is text or the end: what fails before the first piece is
-    /// an error, not a broken stream.
-    pub async fn stream(&self, mut prompt: Prompt) -> Result<AnswerStream, DispatchError> {
-        let until = Instant::now() + self.config.deadline;
+    /// Puts the job `id` on the queue and returns once there is text or the end: what fails before the first piece is
+    /// an error, not a broken stream. Nobody else on this gateway may wait in this way for the same id.
+    pub async fn stream(&self, mut prompt: Prompt, id: MessageId) -> Result<AnswerStream, DispatchError> {
+        let until = self.until(Patience::Deadline);
         let trace = prompt.traceparent.take();
-        let job = self.job(prompt, true)?;
-        let (id, created_at) = (job.id, job.created_at);
+        let terms = Terms { reply_to: Some(self.gateway), stream: true, ..self.waiting(id, Patience::Deadline) };
+        let job = self.job(prompt, terms)?;
+        let created_at = job.created_at;
         let waiter = self.waiters.stream(id);
-        self.publish(job, trace).await?;
-        AnswerStream::begin(self.ends.clone(), self.lifecycle.clone(), waiter, id, created_at, until).await
+        if self.publish(job, trace).await?.was_known {
+            return self.follow(id, created_at).await;
+        }
+        let (ends, lifecycle) = (self.ends.clone(), self.lifecycle.clone());
+        AnswerStream::begin(Frames { id, waiter, ends, until, lifecycle }, id, created_at).await
     }
 
-    fn job(&self, prompt: Prompt, stream: bool) -> Result<Job, DispatchError> {
+    /// Puts the job `id` on the queue, and returns once it is stored there.
+    pub async fn submit(&self, mut prompt: Prompt, id: MessageId) -> Result<(), DispatchError> {
+        let trace = prompt.traceparent.take();
+        let job = Arc::new(self.job(prompt, self.submitted(id, Lane::Background))?);
+        self.publish(job.clone(), trace).await?;
+        self.notes.queued(job);
+        Ok(())
+    }
+
+    /// Like [`Dispatcher::call`] for an id that an earlier request took: others may wait for it, here or elsewhere, and
+    /// may put an equal job on the queue at the same time.
+    pub async fn call_again(
+        &self,
+        prompt: Prompt,
+        id: MessageId,
+        created_at: Millis,
+        patience: Patience,
+    ) -> Result<Answer, DispatchError> {
+        let until = self.until(patience);
+        self.hand_in(prompt, self.waiting(id, patience)).await?;
+        self.join_until(id, created_at, until).await
+    }
+
+    /// Like [`Dispatcher::stream`] for an id that an earlier request took.
+    pub async fn stream_again(
+        &self,
+        prompt: Prompt,
+        id: MessageId,
+        created_at: Millis,
+    ) -> Result<AnswerStream, DispatchError> {
+        self.hand_in(prompt, self.waiting(id, Patience::Deadline)).await?;
+        self.follow(id, created_at).await
+    }
+
+    /// The answer to a message that was accepted at `created_at`, by whatever gateway, as it is made.
+    pub async fn follow(&self, id: MessageId, created_at: Millis) -> Result<AnswerStream, DispatchError> {
+        AnswerStream::of(self.join(id, created_at, Patience::Deadline).await?)
+    }
+
+    /// Waits for the end of a message that was accepted at `created_at`, by whatever gateway.
+    ///
+    /// # Errors
+    /// As for [`Dispatcher::call`].
+    pub async fn join(&self, id: MessageId, created_at: Millis, patience: Patience) -> Result<Answer, DispatchError> {
+        self.join_until(id, created_at, self.until(patience)).await
+    }
+
+    async fn join_until(&self, id: MessageId, created_at: Millis, until: Instant) -> Result<Answer, DispatchError> {
+        let outcome = tokio::select! {
+            outcome = self.ends.read_until(id, until) => outcome?,
+            () = self.lifecycle.aborting() => return Err(DispatchError::Timeout { id }),
+        };
+        Ok(Answer { id, created_at, outcome })
+    }
+
+    /// When a caller's patience is at an end.
+    fn until(&self, patience: Patience) -> Instant {
+        let wait = match patience {
+            Patience::Deadline => self.config.deadline,
+            Patience::AtMost(wait) => wait.min(self.config.deadline),
+        };
+        Instant::now() + wait
+    }
+
+    async fn hand_in(&self, mut prompt: Prompt, terms: Terms) -> Result<(), DispatchError> {
+        let trace = prompt.traceparent.take();
+        self.publish(self.job(prompt, terms)?, trace).await.map(drop)
+    }
+
+    fn job(&self, prompt: Prompt, terms: Terms) -> Result<Job, DispatchError> {
         if self.lifecycle.is_stopping() {
             return Err(DispatchError::Draining);
         }
         if !is_affordable(prompt.price, prompt.balance) {
             return Err(DispatchError::InsufficientCredits);
         }
-        let created_at = Millis::now();
-        Ok(Job {
-            v: JOB_VERSION,
-            id: MessageId::new(),
-            account: prompt.account,
-            key: prompt.key,
-            agent: prompt.agent,
-            agent_version: prompt.agent_version,
-            channel: prompt.channel,
-            lane: Lane::Interactive,
-            turns: prompt.turns,
-            new_chat: prompt.new_chat,
-            created_at,
-            publish_by: created_at.plus(self.publisher.budget() + PUBLISH_SLACK),
-            start_by: created_at.plus(self.config.deadline + self.config.start_by_grace),
-            wait_until: Some(created_at.plus(self.config.deadline)),
-            reply_to: Some(self.gateway),
-            stream,
-            price: prompt.price,
-            balance: prompt.balance,
-            callback: None,
-            notifies: prompt.notifies,
-            metadata: None,
-            retry_of: None,
-        })
+        Ok(prompt.job(terms))
+    }
+
+    /// What is the same for all jobs of callers who wait until `patience` is at an end.
+    fn waiting(&self, id: MessageId, patience: Patience) -> Terms {
+        let wait = (patience == Patience::Deadline).then_some(self.config.deadline);
+        let start_within = wait.map_or(self.config.start_within, |wait| wait + self.config.start_by_grace);
+        Terms { wait, start_within, ..self.submitted(id, Lane::Interactive) }
+    }
+
+    /// What is the same for all jobs that nobody waits for.
+    fn submitted(&self, id: MessageId, lane: Lane) -> Terms {
+        Terms {
+            id,
+            lane,
+            reply_to: None,
+            stream: false,
+            wait: None,
+            publish_within: self.publisher.budget() + PUBLISH_SLACK,
+            start_within: self.config.start_within,
+        }
     }
 
     /// Takes the job, so that its text is not kept while its caller waits.
-    async fn publish(&self, job: Job, traceparent: Option<String>) -> Result<(), DispatchError> {
-        let (id, channel) = (job.id, job.channel);
+    async fn publish(&self, job: impl Borrow<Job>, traceparent: Option<String>) -> Result<Published, DispatchError> {
+        let (id, channel) = (job.borrow().id, job.borrow().channel);
         match self.publisher.publish(job, traceparent).await {
-            Ok(_) => {
+            Ok(published) => {
                 self.metrics.job_accepted(channel);
-                Ok(())
+                Ok(published)
             }
             Err(PublishError::Full) => Err(DispatchError::QueueFull),
             Err(PublishError::TooLarge) => Err(DispatchError::TooLarge),

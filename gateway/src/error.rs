@@ -41,6 +41,10 @@ pub enum ApiError {
     AgentNotFound,
     /// The key may not use this agent of its account.
     AgentForbidden,
+    /// The idempotency key came with another request before.
+    IdempotencyKeyReused,
+    /// The texts of the message were purged.
+    Purged(MessageId),
     /// The account has nothing left to spend.
     InsufficientCredits(Option<MessageId>),
     /// The message could not be handed to the queue, or nobody knows.
@@ -142,6 +146,15 @@ impl ApiError {
             Self::Cancelled(id) => {
                 Fault::new(S::CONFLICT, "cancelled", "the message was cancelled").about(id).retryable(false)
             }
+            Self::Purged(id) => {
+                Fault::new(S::GONE, "purged", "the texts of the message were purged").about(id).retryable(false)
+            }
+            Self::IdempotencyKeyReused => Fault::new(
+                S::UNPROCESSABLE_ENTITY,
+                "idempotency_key_reused",
+                "the idempotency key was used for another request before",
+            )
+            .retryable(false),
             Self::BodyTooLarge(limit) => {
                 Fault::new(S::PAYLOAD_TOO_LARGE, "body_too_large", format!("the body is larger than {limit} bytes"))
             }

@@ -18,6 +18,8 @@ use crate::{
     fault::X_MESSAGE_ID,
 };
 
+/// Says that an answer is the one that an earlier equal request got.
+const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// A JSON body with status 200.
@@ -35,6 +37,15 @@ impl<T: Serialize> IntoResponse for Json<T> {
             }
         }
     }
+}
+
+/// `answered`, marked as what an earlier equal request got when it `is_replay`.
+pub fn replay(is_replay: bool, answered: Result<Response, ApiError>) -> Response {
+    let mut response = answered.into_response();
+    if is_replay {
+        response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+    }
+    response
 }
 
 /// Which message an answer belongs to, and where it can be read again.

@@ -4,7 +4,7 @@ use axum::{Router, middleware};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
-    channels::{agents, chat, probes, reference},
+    channels::{agents, chat, probes, reference, submit},
     error::ApiError,
     framing, observe,
     openapi::document,
@@ -33,5 +33,9 @@ pub fn build(state: AppState) -> Router {
 
 /// The routes of all ways in, each with its part of the document.
 fn described() -> OpenApiRouter<AppState> {
-    OpenApiRouter::with_openapi(document::frame()).merge(chat::routes()).merge(agents::routes()).merge(probes::routes())
+    OpenApiRouter::with_openapi(document::frame())
+        .merge(chat::routes())
+        .merge(agents::routes())
+        .merge(submit::routes())
+        .merge(probes::routes())
 }

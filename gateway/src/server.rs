@@ -33,6 +33,7 @@ use crate::{
     desk::Desk,
     directory::Directory,
     dispatcher::{Dispatcher, upkeep},
+    idempotency::ticket::Idempotency,
     news::{self, Remembered},
     presence,
     rate_limit::RateLimiter,
@@ -99,7 +100,14 @@ impl Server {
         let body_limit = config.body.limit;
         let router = router::build(AppState::new(Parts {
             gate: Gate::new(authenticator, limiter, config.proxies, metrics.clone()),
-            desk: Arc::new(Desk { directory, prices: config.prices, dispatcher, body_limit }),
+            desk: Arc::new(Desk {
+                directory,
+                prices: config.prices,
+                idempotency: Idempotency::new(store.clone(), connection.clone()),
+                guard: config.guard,
+                dispatcher,
+                body_limit,
+            }),
             body: config.body,
             metrics: metrics.clone(),
             readiness: readiness.clone(),

@@ -24,19 +24,23 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use super::message_request::cancels_on_disconnect;
 use crate::{
     auth::gate::{Admitted, Door, Rest, Verified},
     context::RequestContext,
     desk::Desk,
-    dispatcher::answer_stream::AnswerStream,
+    dispatcher::{answer::Answer, answer_stream::AnswerStream, prompt::Patience},
     error::ApiError,
-    extract::{FromFields, JsonBody},
+    extract::FromFields,
     fields::{FieldFault, Fields, is_blank},
+    idempotency::ticket::Manner,
     openapi::{answers::passing, samples, shapes, step::Step},
     respond::{self, Json},
     state::AppState,
+    work::Work,
 };
 
+const CHAT: &str = "/api/agents/chat";
 /// The status when the agent failed.
 const AGENT_FAILED: StatusCode = StatusCode::INTERNAL_SERVER_ERROR;
 /// Tells nginx not to gather what is meant to be seen at once.
@@ -105,6 +109,9 @@ struct ChatBody {
     stream: Option<bool>,
     /// Marks a new conversation for analytics.
     new_chat: Option<bool>,
+    /// What becomes of the message when its caller hangs up before the end: `continue` (the default) or `cancel`.
+    #[schema(rename = "on_disconnect", schema_with = shapes::on_disconnect)]
+    on_disconnect: Option<String>,
 }
 
 /// One message of a conversation.
@@ -123,7 +130,7 @@ struct SaidBefore {
 struct ChatRequest {
     agent_id: String,
     turns: Vec<Turn>,
-    stream: bool,
+    manner: Manner,
     new_chat: bool,
 }
 
@@ -132,7 +139,10 @@ impl FromFields for ChatRequest {
         Ok(Self {
             agent_id: fields.text("agentId")?,
             turns: turns(&mut fields)?,
-            stream: fields.flag("stream")?,
+            manner: Manner {
+                stream: fields.flag("stream")?,
+                cancel_on_disconnect: cancels_on_disconnect(&mut fields)?,
+            },
             new_chat: fields.flag("newChat")?,
         })
     }
@@ -216,6 +226,9 @@ impl From<Usage> for ReportedUsage {
     path = "/api/agents/chat",
     operation_id = "chat_with_agent",
     tag = "agents",
+    params(
+        ("Idempotency-Key" = Option<String>, Header, description = "Marks the request as the same as an earlier one."),
+    ),
     request_body = ChatBody,
     responses((
         status = 200,
@@ -225,6 +238,7 @@ impl From<Usage> for ReportedUsage {
             ("X-Message-Id" = String, description = "Names the message."),
             ("Location" = String, description = "Where the message can be read."),
             ("Server-Timing" = String, description = "How many milliseconds it waited and ran; not of a stream."),
+            ("Idempotent-Replayed" = String, description = "`true`: the answer to an earlier equal request."),
         ),
     )),
 )]
@@ -232,15 +246,23 @@ async fn chat(
     admitted: Admitted<Rest>,
     State(desk): State<Arc<Desk>>,
     Extension(context): Extension<Arc<RequestContext>>,
-    JsonBody(request): JsonBody<ChatRequest>,
+    work: Work<ChatRequest>,
 ) -> Result<Response, ApiError> {
+    let Work { body: request, key, .. } = work;
     let id = request.agent_id.parse().map_err(|_| ApiError::AgentNotFound)?;
     let (agent, mut prompt) = desk.prompt(&admitted.caller, Channel::Api, id, request.turns, &context).await?;
     prompt.new_chat = request.new_chat;
-    if request.stream {
-        return desk.stream(prompt, AGENT_FAILED).await.map(streamed);
-    }
-    let answer = desk.call(prompt, AGENT_FAILED).await?;
+    let ticket = desk.ticket(CHAT, key.as_ref(), &prompt, request.manner).await?;
+    let is_replay = ticket.has_ended();
+    let answered = if request.manner.stream {
+        desk.stream(prompt, ticket, AGENT_FAILED).await.map(streamed)
+    } else {
+        desk.call(prompt, ticket, Patience::Deadline, AGENT_FAILED).await.map(|answer| whole(&agent, answer))
+    };
+    Ok(respond::replay(is_replay, answered))
+}
+
+fn whole(agent: &Agent, answer: Answer) -> Response {
     let headers = respond::finished_headers(&answer);
     let outcome = answer.outcome;
     let body = ChatResponse {
@@ -248,7 +270,7 @@ async fn chat(
         model: outcome.model.unwrap_or_else(|| agent.spec.model.clone()),
         usage: outcome.usage.into(),
     };
-    Ok((headers, Json(body)).into_response())
+    (headers, Json(body)).into_response()
 }
 
 /// The pieces as they come. An error among them makes hyper abort the connection, so that nobody takes a part for
@@ -267,7 +289,8 @@ fn streamed(answer: AnswerStream) -> Response {
 
 /// The routes of this API.
 pub fn routes() -> OpenApiRouter<AppState> {
-    let chat_steps = [Step::Gate(Rest::NEEDS), Step::Body, Step::Agent, Step::Queue, Step::End(AGENT_FAILED)];
+    let gate = Step::Gate(Rest::NEEDS);
+    let chat_steps = [gate, Step::Body, Step::Agent, Step::Repeat, Step::Queue, Step::End(AGENT_FAILED)];
     OpenApiRouter::new()
         .routes(passing(&[Step::Gate(Verified::NEEDS)], routes!(list)))
         .routes(passing(&chat_steps, routes!(chat)))

@@ -1,6 +1,9 @@
 //! The ways in, one a file.
 
+pub mod accepted;
 pub mod agents;
 pub mod chat;
+pub mod message_request;
 pub mod probes;
 pub mod reference;
+pub mod submit;

@@ -1,25 +1,18 @@
 //! An answer as it is made: pieces in order, each once, and no clean end unless it is the whole answer.
 
-use std::time::Duration;
-
 use bytes::Bytes;
-use common::{
-    domain::{
-        ids::MessageId,
-        message::MessageStatus,
-        reply::{Attempt, Frame, FrameBody, Outcome},
-        time::Millis,
-    },
-    lifecycle::Lifecycle,
+use common::domain::{
+    ids::MessageId,
+    message::MessageStatus,
+    reply::{Attempt, Outcome},
+    time::Millis,
 };
-use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
 use super::{
     answer::{Answer, DispatchError},
-    ends::{Ends, content_is_missing},
+    frames::{Frames, Heard},
 };
-use crate::waiter::{StreamWaiter, Wake};
 
 /// The rest of an answer cannot follow what was sent: the connection has to be aborted.
 #[derive(Debug, thiserror::Error)]
@@ -90,48 +83,43 @@ pub struct AnswerStream {
     pub id: MessageId,
     /// When it was accepted.
     pub created_at: Millis,
-    ends: Ends,
-    lifecycle: Lifecycle,
-    waiter: StreamWaiter,
-    until: Instant,
+    /// Where more comes from, until the end.
+    source: Option<Frames>,
     sent: Sent,
     first: Option<String>,
-    ended: bool,
 }
 
 impl AnswerStream {
     /// Waits for the first piece or for the end.
-    pub(super) async fn begin(
-        ends: Ends,
-        lifecycle: Lifecycle,
-        waiter: StreamWaiter,
-        id: MessageId,
-        created_at: Millis,
-        until: Instant,
-    ) -> Result<Self, DispatchError> {
-        let mut stream =
-            Self { id, created_at, ends, lifecycle, waiter, until, sent: Sent::default(), first: None, ended: false };
-        loop {
-            let wake = stream.wake().await?;
-            match stream.read(wake).await? {
-                Read::Delta(Step::Text(text)) => {
-                    stream.first = Some(text);
-                    return Ok(stream);
+    pub(super) async fn begin(frames: Frames, id: MessageId, created_at: Millis) -> Result<Self, DispatchError> {
+        let mut stream = Self { id, created_at, source: Some(frames), sent: Sent::default(), first: None };
+        while let Some(frames) = &mut stream.source {
+            match frames.next().await? {
+                Heard::Nothing => {}
+                Heard::Delta { attempt, at, text } => {
+                    if let Step::Text(text) = stream.sent.delta(attempt, at, &text) {
+                        stream.first = Some(text);
+                        break;
+                    }
                 }
-                Read::Delta(_) => {}
-                Read::Ended(of, outcome) => return stream.ended_at_once(of, outcome),
+                Heard::Ended(outcome, _) => return Self::of(Answer { id, created_at, outcome }),
             }
         }
+        Ok(stream)
     }
 
-    fn ended_at_once(mut self, of: Option<Attempt>, outcome: Outcome) -> Result<Self, DispatchError> {
-        match self.sent.end(of, &outcome) {
+    /// The stored answer of a message.
+    ///
+    /// # Errors
+    /// When it has ended without one.
+    pub fn of(answer: Answer) -> Result<Self, DispatchError> {
+        let Answer { id, created_at, outcome } = answer;
+        match Sent::default().end(None, &outcome) {
             Step::End(text) => {
-                self.ended = true;
-                self.first = Some(text).filter(|text| !text.is_empty());
-                Ok(self)
+                let first = Some(text).filter(|text| !text.is_empty());
+                Ok(Self { id, created_at, source: None, sent: Sent::default(), first })
             }
-            _ => Err(DispatchError::Ended(Box::new(Answer { id: self.id, created_at: self.created_at, outcome }))),
+            _ => Err(DispatchError::Ended(Box::new(Answer { id, created_at, outcome }))),
         }
     }
 
@@ -143,75 +131,33 @@ impl AnswerStream {
         if let Some(first) = self.first.take() {
             return Some(Ok(first.into()));
         }
-        if self.ended {
-            return None;
-        }
         let piece = self.next_piece().await;
         if let Err(broken) = &piece {
-            self.ended = true;
+            self.source = None;
             warn!(message.id = %self.id, reason = broken.0, "a streamed answer broke off");
         }
         piece.transpose()
     }
 
     async fn next_piece(&mut self) -> Result<Option<Bytes>, StreamBroken> {
-        loop {
-            let wake = self.wake().await.map_err(|_| StreamBroken("its time was up"))?;
-            let step = match self.read(wake).await.map_err(|_| StreamBroken("its end could not be read"))? {
-                Read::Delta(step) => step,
-                Read::Ended(of, outcome) => self.sent.end(of, &outcome),
+        while let Some(frames) = &mut self.source {
+            let step = match frames.next().await.map_err(|_| StreamBroken("its end did not come in time"))? {
+                Heard::Nothing => Step::Wait,
+                Heard::Delta { attempt, at, text } => self.sent.delta(attempt, at, &text),
+                Heard::Ended(outcome, of) => self.sent.end(of, &outcome),
             };
             match step {
                 Step::Wait => {}
                 Step::Text(text) => return Ok(Some(text.into())),
                 Step::End(rest) => {
-                    self.ended = true;
+                    self.source = None;
                     return Ok(Some(rest).filter(|rest| !rest.is_empty()).map(Bytes::from));
                 }
                 Step::Broken(reason) => return Err(StreamBroken(reason)),
             }
         }
+        Ok(None)
     }
-
-    async fn wake(&mut self) -> Result<Wake, DispatchError> {
-        let id = self.id;
-        tokio::select! {
-            wake = self.waiter.next() => match wake {
-                Some(wake) => Ok(wake),
-                // Too slow for the live frames: the store has the whole answer once it is there.
-                None => self.ends.read_until(id, self.until).await.map(|end| Wake::Stored(Box::new(end))),
-            },
-            () = sleep_until(self.until) => self.ends.last_look(id).await,
-            () = self.lifecycle.aborting() => Err(DispatchError::Timeout { id }),
-        }
-    }
-
-    async fn read(&mut self, wake: Wake) -> Result<Read, DispatchError> {
-        let (of, outcome) = match wake {
-            Wake::Stored(outcome) => (None, *outcome),
-            Wake::Frame(bytes) => match serde_json::from_slice::<Frame>(&bytes) {
-                Ok(Frame { attempt, body: FrameBody::Delta { at, text }, .. }) => {
-                    return Ok(Read::Delta(self.sent.delta(attempt, at, &text)));
-                }
-                Ok(Frame { body: FrameBody::Started {}, .. }) => return Ok(Read::Delta(Step::Wait)),
-                Ok(Frame { attempt, body: FrameBody::Terminal { outcome }, .. }) => (Some(attempt), outcome),
-                Err(error) => {
-                    warn!(message.id = %self.id, %error, "a frame could not be read");
-                    return Ok(Read::Delta(Step::Wait));
-                }
-            },
-        };
-        if content_is_missing(&outcome) {
-            let until = self.until.max(Instant::now() + Duration::from_secs(2));
-            return self.ends.read_until(self.id, until).await.map(|outcome| Read::Ended(of, outcome));
-        }
-        Ok(Read::Ended(of, outcome))
-    }
-}
-
-enum Read {
-    Delta(Step),
-    Ended(Option<Attempt>, Outcome),
 }
 
 #[cfg(test)]

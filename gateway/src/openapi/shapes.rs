@@ -1,10 +1,22 @@
 //! Shapes of fields that a type of ours does not tell by itself.
 
-use utoipa::openapi::{Object, ObjectBuilder, schema::Type};
+use common::domain::event::EventKind;
+use utoipa::openapi::{Array, ArrayBuilder, Object, ObjectBuilder, schema::Type};
 
 /// Who says something in a conversation.
 pub fn role() -> Object {
     one_of(["user", "assistant", "system"])
+}
+
+/// What becomes of a message whose caller hangs up.
+pub fn on_disconnect() -> Object {
+    one_of(["continue", "cancel"])
+}
+
+/// Ends of messages that a callback is told of.
+pub fn message_events() -> Array {
+    let events = EventKind::ALL.into_iter().filter(|event| event.is_of_message());
+    ArrayBuilder::new().items(one_of(events.map(EventKind::name))).min_items(Some(1)).build()
 }
 
 /// A string that is one of `names`.

@@ -19,6 +19,8 @@ pub enum Step {
     Body,
     /// An agent of the account.
     Agent,
+    /// The message that an earlier request with the same idempotency key made.
+    Repeat,
     /// The credits and the queue.
     Queue,
     /// The end of a message that is waited for, and the route's status for an agent that failed.
@@ -40,6 +42,11 @@ impl Step {
                 ApiError::BodyTimeout,
             ],
             Self::Agent => vec![ApiError::AgentNotFound, ApiError::AgentForbidden],
+            Self::Repeat => vec![
+                ApiError::IdempotencyKeyReused,
+                ApiError::Purged(samples::MESSAGE),
+                ApiError::Unreachable { id: samples::MESSAGE, accepted: None },
+            ],
             Self::Queue => vec![
                 ApiError::InsufficientCredits(None),
                 ApiError::Unreachable { id: samples::MESSAGE, accepted: Some(false) },
