@@ -39,7 +39,6 @@ impl MigrationTrait for Migration {
             .col(text("secret").not_null())
             .col(text("previous_secret"))
             .col(number("previous_until"))
-            .foreign_key(ForeignKey::create().from("callback_secrets", "account_id").to("accounts", "id"))
             .take();
         manager.create_table(secrets).await
     }

@@ -44,6 +44,9 @@ pub enum StoreError {
     /// What is to be changed is not there.
     #[error("there is no such {0}")]
     Missing(&'static str),
+    /// There are as many as there may be.
+    #[error("there are too many {0}")]
+    TooMany(&'static str),
     /// A balance would leave the range in which sums are exact.
     #[error("the amount is too large")]
     TooLarge,

@@ -8,6 +8,7 @@ use sea_orm::{
 };
 
 use super::{
+    caused,
     connection::{Store, within_patience},
     credits::{BALANCE_LIMIT, LedgerKind},
     error::StoreError,
@@ -17,7 +18,12 @@ use super::{
     stored,
     write::Write,
 };
-use crate::domain::{account::MicroCredits, ids::MessageId, reply::Outcome};
+use crate::domain::{
+    account::MicroCredits,
+    ids::{AccountId, MessageId},
+    message::MessageStatus,
+    reply::Outcome,
+};
 
 const ENDED: Insert = Insert {
     head: HEAD,
@@ -40,7 +46,8 @@ const CHARGED: Insert = Insert {
 
 impl Store {
     /// Stores how the jobs of `group` ended, in one transaction: for each message that has not ended yet its row,
-    /// its entry in the ledger, and the charge. The ids are distinct. The answer is in the order of the group.
+    /// its entry in the ledger, the charge, and the deliveries that it causes. A cancelled one is charged apart, by
+    /// [`Store::charge_cancelled`]. The ids are distinct. The answer is in the order of the group.
     ///
     /// After an error nothing of the group is stored (after [`StoreError::Unavailable`] perhaps all of it), and
     /// doing it again, as a whole or one by one, is harmless.
@@ -54,7 +61,7 @@ impl Store {
             sorted.sort_unstable_by_key(|finish| finish.job.id);
             let won = match &self.turn {
                 // Where no balance moves, an entry for a message that has ended before is the entry that is there.
-                Some(turn) if sorted.iter().all(|finish| charge(finish) == 0) => {
+                Some(turn) if sorted.iter().all(|finish| is_plain(finish)) => {
                     let rows = turn.lock().await.run(at_once(&sorted)?).await?;
                     rows.iter().map(id_of_row).collect::<Result<_, _>>()?
                 }
@@ -67,7 +74,7 @@ impl Store {
         .await
     }
 
-    /// The ends, then the entries and charges of those that were the first; gives the ids of those.
+    /// The ends, then the entries, charges and deliveries of those that were the first; gives the ids of those.
     async fn end_and_charge(&self, group: &[&Finish]) -> Result<HashSet<MessageId>, StoreError> {
         let write = self.write().await?;
         let mut won = HashSet::with_capacity(group.len());
@@ -77,10 +84,12 @@ impl Store {
             }
         }
         let winners: Vec<_> = group.iter().copied().filter(|finish| won.contains(&finish.job.id)).collect();
-        for portion in sql::portions(winners.len()) {
-            write.execute_raw(entries(write.get_database_backend(), &winners[portion])).await?;
+        let charged: Vec<_> = winners.iter().copied().filter(|finish| !is_cancelled(finish)).collect();
+        for portion in sql::portions(charged.len()) {
+            write.execute_raw(entries(write.get_database_backend(), &charged[portion])).await?;
         }
-        take(&write, &winners).await?;
+        take(&write, &charged).await?;
+        caused::insert_deliveries(&write, &winners).await?;
         write.commit().await?;
         Ok(won)
     }
@@ -141,23 +150,42 @@ async fn take(write: &Write, winners: &[&Finish]) -> Result<(), StoreError> {
         let sum = charges.entry(finish.job.account).or_default();
         *sum = within_limit(sum.saturating_add(charge(finish)));
     }
-    let update = format!(
-        "UPDATE accounts SET balance = CASE WHEN balance - $1 < -{BALANCE_LIMIT} THEN -{BALANCE_LIMIT} \
-         ELSE balance - $1 END WHERE id = $2"
-    );
-    for (account, sum) in charges.into_iter().filter(|(_, sum)| *sum != 0) {
-        let values = [sum.into(), account.0.into()];
-        write.execute_raw(Statement::from_sql_and_values(write.get_database_backend(), &update, values)).await?;
+    for (account, sum) in charges {
+        take_from(write, account, sum).await?;
     }
     Ok(())
 }
 
-/// What one message costs.
-fn charge(finish: &Finish) -> MicroCredits {
-    within_limit(finish.job.price.charge(finish.outcome.usage))
+/// Takes `sum` from one balance, down to its lower limit.
+pub(super) async fn take_from(write: &Write, account: AccountId, sum: MicroCredits) -> Result<(), StoreError> {
+    if sum == 0 {
+        return Ok(());
+    }
+    let update = format!(
+        "UPDATE accounts SET balance = CASE WHEN balance - $1 < -{BALANCE_LIMIT} THEN -{BALANCE_LIMIT} \
+         ELSE balance - $1 END WHERE id = $2"
+    );
+    let values = [sum.into(), account.0.into()];
+    write.execute_raw(Statement::from_sql_and_values(write.get_database_backend(), &update, values)).await?;
+    Ok(())
 }
 
-fn within_limit(credits: MicroCredits) -> MicroCredits {
+/// What one message costs. What a cancelled one used is known, and charged, once its run has stopped.
+fn charge(finish: &Finish) -> MicroCredits {
+    if is_cancelled(finish) { 0 } else { within_limit(finish.job.price.charge(finish.outcome.usage)) }
+}
+
+fn is_cancelled(finish: &Finish) -> bool {
+    finish.outcome.status == MessageStatus::Cancelled
+}
+
+/// Whether all that the end leaves is a row and an entry.
+fn is_plain(finish: &Finish) -> bool {
+    charge(finish) == 0 && !is_cancelled(finish) && !finish.job.tells(finish.outcome.status)
+}
+
+/// A charge that a balance can bear.
+pub(super) fn within_limit(credits: MicroCredits) -> MicroCredits {
     credits.clamp(-BALANCE_LIMIT, BALANCE_LIMIT)
 }
 
@@ -185,10 +213,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        domain::{
-            ids::AccountId,
-            job::{Job, Price},
-        },
+        domain::job::{Job, Price},
         store::testing::{account, completed, failed, job, on_each_database, started},
     };
 

@@ -132,7 +132,7 @@ impl ListFilter {
 }
 
 /// The lowest UUIDv7 of a millisecond.
-fn first_id(at: Millis) -> Uuid {
+pub(super) fn first_id(at: Millis) -> Uuid {
     let millis = u128::try_from(at.0.max(0)).unwrap_or_default();
     Uuid::from_u128(millis << 80)
 }

@@ -2,8 +2,15 @@
 
 pub mod accounts;
 pub mod agents;
+pub mod callback_secrets;
+mod caused;
+pub mod charges;
+pub mod claims;
 pub mod connection;
 pub mod credits;
+mod deliveries;
+pub mod delivery_log;
+pub mod endpoints;
 mod entity;
 pub mod error;
 mod finish;
@@ -15,9 +22,11 @@ pub mod messages;
 mod migrate;
 mod place;
 mod rows;
+pub mod settlements;
 mod sql;
 mod sqlite_writer;
 pub mod stored;
+pub mod targets;
 #[cfg(test)]
 mod testing;
 pub mod usage;

@@ -116,3 +116,19 @@ pub(super) fn failed(job: &Arc<Job>) -> Finish {
 pub(super) fn started(job: &Arc<Job>) -> StartedJob {
     StartedJob { job: job.clone(), started_at: Millis::now(), attempts: 1 }
 }
+
+/// An end of `job` by its caller, before it used anything.
+pub(super) fn cancelled(job: &Arc<Job>) -> Finish {
+    let failure =
+        Failure { code: FailureCode::Cancelled, message: "its caller stopped it".to_owned(), retryable: true };
+    let Finish { job, outcome } = failed(job);
+    let outcome = Outcome {
+        status: MessageStatus::Cancelled,
+        model: None,
+        usage: Usage::default(),
+        credits_charged: 0,
+        failure: Some(failure),
+        ..outcome
+    };
+    Finish { job, outcome }
+}

@@ -1,0 +1,208 @@
+//! Taking deliveries that are due, receiver by receiver.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
+
+use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QuerySelect as _, sea_query::Expr};
+use uuid::Uuid;
+
+use super::{
+    callback_secrets,
+    connection::{Store, within_patience},
+    deliveries, endpoints,
+    entity::{webhook_delivery, webhook_endpoint, webhook_target},
+    error::StoreError,
+    sql, stored,
+    targets::{self, Taken, TargetId},
+    write::Write,
+};
+use crate::domain::{
+    delivery::{Delivery, DeliveryStatus},
+    endpoint::{Endpoint, Secrets},
+    event::EventKind,
+    ids::{AccountId, DeliveryId, EndpointId},
+    time::Millis,
+};
+
+/// Which receivers are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Those that took what they got last, and those that were never tried.
+    Fresh,
+    /// Those whose last try failed.
+    Retry,
+}
+
+/// How much one claim takes.
+#[derive(Clone, Copy, Debug)]
+pub struct ClaimLimits {
+    /// The most receivers.
+    pub targets: u64,
+    /// The most deliveries of one receiver.
+    pub each: u64,
+    /// How long they are the claimer's; a settlement begins it anew. A worker that dies leaves them to others then.
+    pub lease: Duration,
+}
+
+/// Proof of having claimed a receiver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token(pub(super) Uuid);
+
+/// A receiver, claimed, with what is due for it.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// The receiver.
+    pub target: TargetId,
+    /// To settle and release it with.
+    pub token: Token,
+    /// Whether it has ever taken anything.
+    pub proven: bool,
+    /// How many tries have failed since the last success.
+    pub failures: u32,
+    /// When the first of these was.
+    pub failing_since: Option<Millis>,
+    /// What is due, oldest first; at least one.
+    pub deliveries: Vec<Due>,
+}
+
+/// A delivery to be tried now.
+#[derive(Clone, Debug)]
+pub struct Due {
+    /// What is told, and to whom.
+    pub delivery: Delivery,
+    /// The receiver's address.
+    pub url: String,
+    /// What signs it.
+    pub secrets: Secrets,
+}
+
+impl Store {
+    /// Takes receivers for which something is due, with the oldest of that. When nothing is due, it is one indexed
+    /// read.
+    pub async fn claim_targets(
+        &self,
+        class: Class,
+        limits: &ClaimLimits,
+        now: Millis,
+    ) -> Result<Vec<Claim>, StoreError> {
+        within_patience(async {
+            if !self.is_anything_due(class, now).await? {
+                return Ok(Vec::new());
+            }
+            let token = DeliveryId::new().0;
+            let write = self.write().await?;
+            let until = now.plus(limits.lease);
+            let taken = targets::take_due(&write, class == Class::Retry, limits.targets, token, now, until).await?;
+            let claims = claims(&write, taken, token, limits.each, now).await?;
+            write.commit().await?;
+            Ok(claims)
+        })
+        .await
+    }
+
+    async fn is_anything_due(&self, class: Class, now: Millis) -> Result<bool, StoreError> {
+        use webhook_target::{Column, Entity};
+        let due = Entity::find()
+            .select_only()
+            .column(Column::Id)
+            .filter(Column::Failing.eq(class == Class::Retry))
+            .filter(Column::ReadyAt.lte(now.0))
+            .limit(1);
+        Ok(due.into_tuple::<Uuid>().one(&self.db).await?.is_some())
+    }
+}
+
+async fn claims(
+    write: &Write,
+    taken: Vec<Taken>,
+    token: Uuid,
+    each: u64,
+    now: Millis,
+) -> Result<Vec<Claim>, StoreError> {
+    let ids: Vec<_> = taken.iter().map(|taken| taken.target).collect();
+    let rows = targets::due(write, &ids, each, now).await?;
+    let endpoints = endpoints_of(write, &rows).await?;
+    let mut callbacks = HashMap::new();
+    let mut due: BTreeMap<TargetId, Vec<Due>> = BTreeMap::new();
+    let mut orphans = Vec::new();
+    for row in rows {
+        let (target, callback_url) = (TargetId(row.target_id), row.callback_url.clone());
+        let delivery = deliveries::from_row(row)?;
+        let (url, secrets) = match (delivery.endpoint, callback_url) {
+            (Some(id), _) => match endpoints.get(&id) {
+                Some(endpoint) if endpoint.enabled || delivery.event == EventKind::WebhookTest => {
+                    (endpoint.url.clone(), endpoint.secrets.clone())
+                }
+                _ => {
+                    orphans.push(delivery.id);
+                    continue;
+                }
+            },
+            (None, Some(url)) => (url, callback_secrets_of(write, &mut callbacks, delivery.account).await?),
+            (None, None) => return Err(StoreError::unreadable("delivery", "it has no receiver")),
+        };
+        due.entry(target).or_default().push(Due { delivery, url, secrets });
+    }
+    drop_orphans(write, &orphans).await?;
+    let mut claims = Vec::with_capacity(taken.len());
+    for Taken { target, proven, failures, failing_since } in taken {
+        let Some(deliveries) = due.remove(&target) else {
+            targets::release(write, target, token, now, Duration::ZERO).await?;
+            continue;
+        };
+        claims.push(Claim {
+            target,
+            token: Token(token),
+            proven,
+            failures: stored::count("failures", failures.into())?,
+            failing_since: failing_since.map(Millis),
+            deliveries,
+        });
+    }
+    Ok(claims)
+}
+
+async fn endpoints_of(
+    write: &Write,
+    rows: &[webhook_delivery::Model],
+) -> Result<HashMap<EndpointId, Endpoint>, StoreError> {
+    use webhook_endpoint::{Column, Entity};
+    let ids: BTreeSet<_> = rows.iter().filter_map(|row| row.endpoint_id).collect();
+    let ids: Vec<_> = ids.into_iter().collect();
+    let mut found = HashMap::with_capacity(ids.len());
+    for portion in sql::portions(ids.len()) {
+        let rows = Entity::find().filter(Column::Id.is_in(ids[portion].iter().copied())).all(&**write).await?;
+        for row in rows {
+            found.insert(EndpointId(row.id), endpoints::from_row(row)?);
+        }
+    }
+    Ok(found)
+}
+
+async fn callback_secrets_of(
+    write: &Write,
+    known: &mut HashMap<AccountId, Secrets>,
+    account: AccountId,
+) -> Result<Secrets, StoreError> {
+    if let Some(secrets) = known.get(&account) {
+        return Ok(secrets.clone());
+    }
+    let secrets = callback_secrets::get_or_make(write, account).await?;
+    known.insert(account, secrets.clone());
+    Ok(secrets)
+}
+
+/// Gives up deliveries whose endpoint was switched off or removed while their message ended.
+async fn drop_orphans(write: &Write, ids: &[DeliveryId]) -> Result<(), StoreError> {
+    use webhook_delivery::{Column, Entity};
+    for portion in sql::portions(ids.len()) {
+        Entity::update_many()
+            .col_expr(Column::Status, Expr::value(DeliveryStatus::Dropped.name()))
+            .filter(Column::Id.is_in(ids[portion].iter().map(|id| id.0)))
+            .exec(&**write)
+            .await?;
+    }
+    Ok(())
+}

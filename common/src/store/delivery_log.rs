@@ -1,0 +1,206 @@
+//! What became of deliveries, sending one again, trying an endpoint out, and forgetting what is old.
+
+use std::collections::{BTreeSet, HashMap};
+
+use sea_orm::{
+    ColumnTrait as _, ConnectionTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
+    Statement, Value,
+};
+
+use super::{
+    connection::{Store, within_patience},
+    deliveries::{self, NewDelivery},
+    entity::{webhook_delivery, webhook_endpoint, webhook_try},
+    error::StoreError,
+    listing, sql, stored,
+    targets::{self, TargetId, Urgency},
+};
+use crate::domain::{
+    delivery::{Delivery, Try},
+    event::EventKind,
+    ids::{AccountId, DeliveryId, EndpointId},
+    time::Millis,
+};
+
+/// How many rows are deleted in one transaction.
+const PORTION: u64 = 500;
+
+const REPLAY: &str = "UPDATE webhook_deliveries SET status = 'pending', step = 0, next_at = $1 \
+     WHERE id = $2 AND account_id = $3 AND (endpoint_id IS NULL OR EXISTS \
+     (SELECT 1 FROM webhook_endpoints e WHERE e.id = endpoint_id AND e.enabled))";
+
+/// What came of a wish to send a delivery again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replayed {
+    /// It is due now, with the whole schedule before it.
+    Again,
+    /// Its endpoint was switched off or removed.
+    Disabled,
+    /// The account has no such delivery.
+    Missing,
+}
+
+impl Store {
+    /// The newest `limit` deliveries to an endpoint, newest first, from `before` on, each with its tries.
+    pub async fn deliveries(
+        &self,
+        account: AccountId,
+        endpoint: EndpointId,
+        before: Option<DeliveryId>,
+        limit: u64,
+    ) -> Result<Vec<(Delivery, Vec<Try>)>, StoreError> {
+        use webhook_delivery::{Column, Entity};
+        let mut select = Entity::find()
+            .filter(Column::EndpointId.eq(endpoint.0))
+            .filter(Column::AccountId.eq(account.0))
+            .order_by_desc(Column::Id)
+            .limit(limit);
+        if let Some(id) = before {
+            select = select.filter(Column::Id.lt(id.0));
+        }
+        within_patience(async {
+            let rows = select.all(&self.db).await?;
+            let deliveries = rows.into_iter().map(deliveries::from_row).collect::<Result<Vec<_>, _>>()?;
+            let mut tries = self.tries(&deliveries).await?;
+            Ok(deliveries
+                .into_iter()
+                .map(|delivery| {
+                    let of_it = tries.remove(&delivery.id).unwrap_or_default();
+                    (delivery, of_it)
+                })
+                .collect())
+        })
+        .await
+    }
+
+    /// One delivery of the account, with its tries.
+    pub async fn delivery(
+        &self,
+        account: AccountId,
+        id: DeliveryId,
+    ) -> Result<Option<(Delivery, Vec<Try>)>, StoreError> {
+        use webhook_delivery::{Column, Entity};
+        within_patience(async {
+            let row = Entity::find_by_id(id.0).filter(Column::AccountId.eq(account.0)).one(&self.db).await?;
+            let Some(delivery) = row.map(deliveries::from_row).transpose()? else { return Ok(None) };
+            let tries = self.tries(std::slice::from_ref(&delivery)).await?.remove(&id).unwrap_or_default();
+            Ok(Some((delivery, tries)))
+        })
+        .await
+    }
+
+    async fn tries(&self, deliveries: &[Delivery]) -> Result<HashMap<DeliveryId, Vec<Try>>, StoreError> {
+        use webhook_try::{Column, Entity};
+        let mut found: HashMap<_, Vec<_>> = HashMap::new();
+        for portion in sql::portions(deliveries.len()) {
+            let rows = Entity::find()
+                .filter(Column::DeliveryId.is_in(deliveries[portion].iter().map(|delivery| delivery.id.0)))
+                .order_by_asc(Column::DeliveryId)
+                .order_by_asc(Column::N);
+            for row in rows.all(&self.db).await? {
+                found.entry(DeliveryId(row.delivery_id)).or_default().push(try_from_row(row)?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Makes a delivery of the account due at `now`, whatever became of it before.
+    pub async fn replay_delivery(
+        &self,
+        account: AccountId,
+        id: DeliveryId,
+        now: Millis,
+    ) -> Result<Replayed, StoreError> {
+        use webhook_delivery::{Column, Entity};
+        let values: [Value; 3] = [now.0.into(), id.0.into(), account.0.into()];
+        within_patience(async {
+            let write = self.write().await?;
+            let found = Entity::find_by_id(id.0).filter(Column::AccountId.eq(account.0)).one(&*write).await?;
+            let Some(row) = found else { return Ok(Replayed::Missing) };
+            // The receiver before its deliveries, as everywhere.
+            let target = BTreeSet::from([TargetId(row.target_id)]);
+            targets::wake(&write, target, now, Urgency::Now).await?;
+            let replay = Statement::from_sql_and_values(write.get_database_backend(), REPLAY, values);
+            if write.execute_raw(replay).await?.rows_affected() == 0 {
+                return Ok(Replayed::Disabled);
+            }
+            write.commit().await?;
+            Ok(Replayed::Again)
+        })
+        .await
+    }
+
+    /// Makes a `webhook.test` for an endpoint of the account, on or off, due at `now`; `None` when there is none.
+    pub async fn test_endpoint(
+        &self,
+        account: AccountId,
+        endpoint: EndpointId,
+        now: Millis,
+    ) -> Result<Option<DeliveryId>, StoreError> {
+        use webhook_endpoint::{Column, Entity};
+        let target = TargetId::of_endpoint(endpoint);
+        let new = NewDelivery {
+            account,
+            message: None,
+            event: EventKind::WebhookTest,
+            target,
+            endpoint: Some(endpoint),
+            callback_url: None,
+            at: now,
+        };
+        within_patience(async {
+            let write = self.write().await?;
+            let found = Entity::find_by_id(endpoint.0).filter(Column::AccountId.eq(account.0)).one(&*write).await?;
+            if found.is_none() {
+                return Ok(None);
+            }
+            let made = deliveries::insert(&write, &[new]).await?;
+            targets::wake(&write, BTreeSet::from([target]), now, Urgency::Now).await?;
+            write.commit().await?;
+            Ok(made.into_iter().next())
+        })
+        .await
+    }
+
+    /// Forgets the deliveries that were made before `before` and are over, with their tries, and receivers for which
+    /// nothing is pending since then. How many deliveries those were.
+    pub async fn forget_old_deliveries(&self, before: Millis) -> Result<u64, StoreError> {
+        let oldest_kept: Value = listing::first_id(before).into();
+        let tries = "DELETE FROM webhook_tries WHERE delivery_id IN (SELECT id FROM webhook_deliveries \
+                     WHERE id < $1 AND status <> 'pending' ORDER BY id LIMIT $2)";
+        let deliveries = "DELETE FROM webhook_deliveries WHERE id IN (SELECT id FROM webhook_deliveries \
+                          WHERE id < $1 AND status <> 'pending' ORDER BY id LIMIT $2)";
+        let targets = "DELETE FROM webhook_targets WHERE ready_at IS NULL AND held_until < $1";
+        let mut forgotten = 0;
+        loop {
+            let deleted = within_patience(async {
+                let write = self.write().await?;
+                let run = async |text: &str, values: Vec<Value>| {
+                    write.execute_raw(Statement::from_sql_and_values(write.get_database_backend(), text, values)).await
+                };
+                let portion = i64::try_from(PORTION).unwrap_or(i64::MAX);
+                run(targets, vec![before.0.into()]).await?;
+                run(tries, vec![oldest_kept.clone(), portion.into()]).await?;
+                let deleted = run(deliveries, vec![oldest_kept.clone(), portion.into()]).await?.rows_affected();
+                write.commit().await?;
+                Ok(deleted)
+            })
+            .await?;
+            forgotten += deleted;
+            if deleted < PORTION {
+                return Ok(forgotten);
+            }
+        }
+    }
+}
+
+fn try_from_row(row: webhook_try::Model) -> Result<Try, StoreError> {
+    let status = row.status.map(u16::try_from).transpose();
+    Ok(Try {
+        n: stored::count("try", row.n.into())?,
+        at: Millis(row.at),
+        status: status.map_err(|error| StoreError::unreadable("status", error))?,
+        error: row.error,
+        duration_ms: stored::count("duration", row.duration_ms)?,
+    })
+}
