@@ -41,6 +41,14 @@ pub enum ApiError {
     AgentNotFound,
     /// The key may not use this agent of its account.
     AgentForbidden,
+    /// No such message in the caller's account, or not one to an agent that its key may use.
+    MessageNotFound,
+    /// The message has ended: it cannot be stopped.
+    AlreadyEnded(MessageId, MessageStatus),
+    /// The message has not ended: it cannot be purged, nor run again.
+    NotEnded(MessageId, MessageStatus),
+    /// The message was answered: it is not run again.
+    AlreadyAnswered(MessageId),
     /// The idempotency key came with another request before.
     IdempotencyKeyReused,
     /// The texts of the message were purged.
@@ -175,6 +183,22 @@ impl ApiError {
                 let fault = Fault::new(S::BAD_GATEWAY, "unreachable", "the employee could not be reached");
                 let fault = fault.about(id).accepted(accepted);
                 if accepted == Some(false) { fault.retryable(true) } else { fault }
+            }
+            Self::MessageNotFound => {
+                Fault::new(S::NOT_FOUND, "message_not_found", "there is no such message in this account")
+            }
+            Self::AlreadyEnded(id, status) => {
+                Fault::new(S::CONFLICT, "already_ended", "the message has ended").about(id).standing_at(status)
+            }
+            Self::NotEnded(id, status) => {
+                Fault::new(S::CONFLICT, "not_ended", "the message has not ended yet; it can be cancelled")
+                    .about(id)
+                    .standing_at(status)
+            }
+            Self::AlreadyAnswered(id) => {
+                Fault::new(S::CONFLICT, "already_answered", "the message was answered; a new one asks again")
+                    .about(id)
+                    .standing_at(MessageStatus::Completed)
             }
             Self::StoreUnavailable => {
                 Fault::new(S::BAD_GATEWAY, "unreachable", "the request could not be looked into for now")

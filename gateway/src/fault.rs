@@ -82,6 +82,12 @@ impl Fault {
         self
     }
 
+    /// Says how far the message is.
+    pub fn standing_at(mut self, status: MessageStatus) -> Self {
+        self.message_status = Some(status.name());
+        self
+    }
+
     /// Says how far the message is, and where its end can be read.
     pub fn found_at(mut self, status: MessageStatus, url: String) -> Self {
         if let Ok(location) = HeaderValue::try_from(url.as_str()) {

@@ -1,6 +1,7 @@
 //! The HTTP side: takes prompts from callers, has them run through the queue, and answers.
 
 pub mod admin;
+pub mod archive;
 pub mod auth;
 pub mod channels;
 pub mod cli;

@@ -4,7 +4,7 @@ use axum::{Router, middleware};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
-    channels::{agents, chat, probes, reference, submit},
+    channels::{agents, chat, message_stream, messages, probes, reference, submit},
     error::ApiError,
     framing, observe,
     openapi::document,
@@ -37,5 +37,7 @@ fn described() -> OpenApiRouter<AppState> {
         .merge(chat::routes())
         .merge(agents::routes())
         .merge(submit::routes())
+        .merge(messages::routes())
+        .merge(message_stream::routes())
         .merge(probes::routes())
 }

@@ -28,11 +28,13 @@ use common::{
 use tracing::{info, warn};
 
 use crate::{
+    archive::Archive,
     auth::{authenticator::Authenticator, gate::Gate},
     config::Config,
     desk::Desk,
     directory::Directory,
     dispatcher::{Dispatcher, upkeep},
+    follow::{self, hub::Hub},
     idempotency::ticket::Idempotency,
     news::{self, Remembered},
     presence,
@@ -87,8 +89,12 @@ impl Server {
         metrics.count_waiters_with(move || counted.len() as u64);
         let replies = ReplyReceiver::subscribe(&connection, gateway).await?;
         lifecycle.spawn_background(upkeep::route_replies(replies, waiters.clone(), lifecycle.clone()));
-        let look = upkeep::look_after_waiters(store.clone(), waiters, connection.clone(), lifecycle.clone());
+        let look = upkeep::look_after_waiters(store.clone(), waiters.clone(), connection.clone(), lifecycle.clone());
         lifecycle.spawn_background(look);
+        let hub = Hub::new(connection.clone(), store.clone(), lifecycle.clone());
+        let look = follow::upkeep::look_after(hub.clone(), store.clone(), connection.clone(), lifecycle.clone());
+        lifecycle.spawn_background(look);
+        let archive = Archive::new(store.clone(), connection.clone(), hub, waiters, lifecycle.clone());
 
         let authenticator = Authenticator::new(store.clone(), config.cache_time_to_live);
         let directory = Directory::new(store.clone(), config.cache_time_to_live);
@@ -108,9 +114,11 @@ impl Server {
                 dispatcher,
                 body_limit,
             }),
+            archive,
             body: config.body,
             metrics: metrics.clone(),
             readiness: readiness.clone(),
+            lifecycle: lifecycle.clone(),
         }));
         let presence = presence::tell(store.clone(), gateway, listener.address(), lifecycle.clone());
         lifecycle.spawn_background(presence);

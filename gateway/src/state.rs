@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use axum::extract::FromRef;
-use common::{metrics::Metrics, readiness::Readiness};
+use common::{lifecycle::Lifecycle, metrics::Metrics, readiness::Readiness};
 
-use crate::{auth::gate::Gate, desk::Desk, extract::BodyRules};
+use crate::{archive::Archive, auth::gate::Gate, desk::Desk, extract::BodyRules};
 
 /// The parts that handlers and layers ask for. Cheap to clone.
 #[derive(Clone)]
@@ -17,12 +17,16 @@ pub struct Parts {
     pub gate: Gate,
     /// Where their prompts go.
     pub desk: Arc<Desk>,
+    /// What was submitted.
+    pub archive: Archive,
     /// How large and slow a body may be.
     pub body: BodyRules,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Whether we can serve.
     pub readiness: Readiness,
+    /// When to stop.
+    pub lifecycle: Lifecycle,
 }
 
 impl AppState {
@@ -44,6 +48,8 @@ macro_rules! part {
 
 part!(gate: Gate);
 part!(desk: Arc<Desk>);
+part!(archive: Archive);
 part!(body: BodyRules);
 part!(metrics: Arc<Metrics>);
 part!(readiness: Readiness);
+part!(lifecycle: Lifecycle);

@@ -4,6 +4,8 @@ pub mod accepted;
 pub mod agents;
 pub mod chat;
 pub mod message_request;
+pub mod message_stream;
+pub mod messages;
 pub mod probes;
 pub mod reference;
 pub mod submit;

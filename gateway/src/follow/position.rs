@@ -1,5 +1,7 @@
 //! How far a reader of a message has come: the ids of its stream's events.
 
+use std::fmt;
+
 use common::domain::{ids::MessageId, reply::Attempt};
 
 const FNV_32_BASIS: u32 = 0x811c_9dc5;
@@ -12,6 +14,12 @@ pub struct TextMark(u32);
 impl Default for TextMark {
     fn default() -> Self {
         Self(FNV_32_BASIS)
+    }
+}
+
+impl fmt::Display for TextMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
     }
 }
 
@@ -56,7 +64,7 @@ impl Position {
     /// The text of this position in the stream of `message`.
     pub fn show(self, message: MessageId) -> String {
         let Self { attempt: Attempt { seq, delivery, restart }, n, at, mark } = self;
-        format!("{seq}-{delivery}-{restart}-{:08x}{:08x}.{n}.{at}", mark.0, self.check(message))
+        format!("{seq}-{delivery}-{restart}-{mark}{}.{n}.{at}", self.check(message))
     }
 
     /// Reads back what [`Position::show`] wrote for the same message.
@@ -82,17 +90,16 @@ impl Position {
         Some(Self { attempt, n, at, mark: TextMark(mark) })
     }
 
-    fn check(self, message: MessageId) -> u32 {
+    fn check(self, message: MessageId) -> TextMark {
         let Self { attempt, n, at, mark } = self;
-        let check = TextMark::default()
+        TextMark::default()
             .and(message.0.as_bytes())
             .and(&attempt.seq.to_le_bytes())
             .and(&attempt.delivery.to_le_bytes())
             .and(&attempt.restart.to_le_bytes())
             .and(&n.to_le_bytes())
             .and(&(at as u64).to_le_bytes())
-            .and(&mark.0.to_le_bytes());
-        check.0
+            .and(&mark.0.to_le_bytes())
     }
 }
 

@@ -45,6 +45,7 @@ character U+0000 is refused.";
         (name = "messages", description = "Messages that nobody waits for."),
         (name = "webhooks", description = "The Webhooks channel: submission in, ends of messages out."),
         (name = "agents", description = "The account's agents, and a chat with one of them, whole or as it is made."),
+        (name = "messages", description = "What became of messages, whatever their channel."),
         (name = "probes", description = "For load balancers and people: no key is needed."),
         (name = "reference", description = "This document, and a page that shows it."),
     )

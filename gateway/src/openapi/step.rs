@@ -1,6 +1,9 @@
 //! The steps that a request passes, and how each can refuse it.
 
-use common::domain::failure::{Failure, FailureCode};
+use common::domain::{
+    failure::{Failure, FailureCode},
+    message::MessageStatus,
+};
 use http::StatusCode;
 
 use super::samples;
@@ -21,6 +24,16 @@ pub enum Step {
     Agent,
     /// The message that an earlier request with the same idempotency key made.
     Repeat,
+    /// What the path and the query say.
+    Query,
+    /// A message of the account.
+    Message,
+    /// A message that has to run yet or still.
+    Unended,
+    /// A message that has to have ended.
+    Ended,
+    /// A message whose texts have to be there.
+    Unpurged,
     /// The credits and the queue.
     Queue,
     /// The end of a message that is waited for, and the route's status for an agent that failed.
@@ -47,6 +60,11 @@ impl Step {
                 ApiError::Purged(samples::MESSAGE),
                 ApiError::Unreachable { id: samples::MESSAGE, accepted: None },
             ],
+            Self::Query => vec![ApiError::BadRequest("`wait` has to be a number from 0 to 300".to_owned())],
+            Self::Message => vec![ApiError::MessageNotFound],
+            Self::Unended => vec![ApiError::AlreadyEnded(samples::MESSAGE, MessageStatus::Completed)],
+            Self::Ended => vec![ApiError::NotEnded(samples::MESSAGE, MessageStatus::InProgress)],
+            Self::Unpurged => vec![ApiError::Purged(samples::MESSAGE)],
             Self::Queue => vec![
                 ApiError::InsufficientCredits(None),
                 ApiError::Unreachable { id: samples::MESSAGE, accepted: Some(false) },

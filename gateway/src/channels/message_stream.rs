@@ -1,0 +1,209 @@
+//! `GET /api/v1/messages/{id}/stream`: a message as it is made, over Server-Sent Events, from any event on.
+
+use std::time::Duration;
+
+use axum::{
+    body::Body,
+    extract::State,
+    response::{IntoResponse as _, Response},
+};
+use bytes::Bytes;
+use common::{
+    domain::{event::EventKind, ids::MessageId, object::MessageObject, reply::Attempt},
+    lifecycle::Lifecycle,
+};
+use futures_util::stream;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE},
+};
+use serde::Serialize;
+use serde_json::json;
+use tokio::time::sleep;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::messages::MessagePath;
+use crate::{
+    archive::Archive,
+    auth::gate::{Admitted, Door, Reading},
+    error::ApiError,
+    fault::X_MESSAGE_ID,
+    follow::{
+        cursor::Step,
+        follower::{Follower, TooSlow},
+        position::Position,
+    },
+    openapi::{answers::passing, step},
+    query::Parameters,
+    state::AppState,
+};
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// Tells nginx not to gather what is meant to be seen at once.
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+/// A comment after so much silence keeps proxies from closing the connection.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// What stands at the beginning: after how many milliseconds a reader comes back.
+const RETRY: &str = "retry: 3000\n\n";
+/// Steps that are there at the same time leave together, up to about so many bytes.
+const PORTION: usize = 16 * 1024;
+
+/// Follow a message.
+///
+/// The events `message.queued`, `message.started`, `message.delta`, `message.restarted`, and at the end one of
+/// `message.completed`, `message.failed`, `message.cancelled`, `message.expired` with the message. Who comes back with
+/// `Last-Event-ID` misses nothing and gets nothing twice. Also of a message that has ended.
+#[utoipa::path(
+    get,
+    path = "/api/v1/messages/{message_id}/stream",
+    operation_id = "stream_message",
+    tag = "messages",
+    params(
+        ("message_id" = String, Path, format = "uuid", description = "The message."),
+        ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was seen."),
+        ("after" = Option<String>, Query, description = "The same, for who cannot send the header; the header wins."),
+    ),
+    responses(
+        (status = 200, description = "The events.", content_type = "text/event-stream", body = String),
+        (status = 204, description = "That event was the last one: there is no reason to come back."),
+    ),
+)]
+async fn follow(
+    admitted: Admitted<Reading>,
+    State(archive): State<Archive>,
+    State(lifecycle): State<Lifecycle>,
+    MessagePath(id): MessagePath,
+    headers: HeaderMap,
+    mut query: Parameters,
+) -> Result<Response, ApiError> {
+    let after = match last_event_id(&headers)? {
+        Some(last) => Some(last.to_owned()),
+        None => query.text("after")?,
+    };
+    let Some((follower, message)) = archive.follow(&admitted.caller, id, after.as_deref()).await? else {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    };
+    let events = Events { follower, id, message: Some(message), lifecycle, is_first: true };
+    let body = stream::unfold(events, |mut events| async move {
+        let portion = events.next().await?;
+        Some((Ok::<_, std::convert::Infallible>(portion), events))
+    });
+    let mut head = HeaderMap::new();
+    head.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    head.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    head.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    if let Ok(id) = HeaderValue::try_from(id.to_string()) {
+        head.insert(X_MESSAGE_ID, id);
+    }
+    Ok((head, Body::from_stream(body)).into_response())
+}
+
+/// An empty one is as good as absent.
+fn last_event_id(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+    let mut lines = headers.get_all(LAST_EVENT_ID).iter();
+    let (line, more) = (lines.next(), lines.next());
+    let fault = || ApiError::BadRequest("`Last-Event-ID` is not an id of an event of this message's stream".to_owned());
+    match (line.map(HeaderValue::to_str), more) {
+        (None, _) => Ok(None),
+        (Some(Ok(text)), None) => Ok(Some(text).filter(|text| !text.is_empty())),
+        _ => Err(fault()),
+    }
+}
+
+/// One reader's events on their way out.
+struct Events {
+    follower: Follower,
+    id: MessageId,
+    /// The message without its end; gone once there is nothing more to say.
+    message: Option<MessageObject>,
+    lifecycle: Lifecycle,
+    is_first: bool,
+}
+
+impl Events {
+    /// The next bytes; `None` after the end.
+    async fn next(&mut self) -> Option<Bytes> {
+        self.message.as_ref()?;
+        let mut out = String::new();
+        if std::mem::take(&mut self.is_first) {
+            out.push_str(RETRY);
+        }
+        tokio::select! {
+            biased;
+            step = self.follower.next() => self.write_all(step, &mut out),
+            () = self.lifecycle.stopping() => self.leave("this gateway is stopping, another one goes on", &mut out),
+            () = sleep(KEEP_ALIVE) => out.push_str(": keep-alive\n\n"),
+        }
+        Some(out.into())
+    }
+
+    /// Writes `step` and those that are there already.
+    fn write_all(&mut self, mut step: Result<Option<Step>, TooSlow>, out: &mut String) {
+        loop {
+            match step {
+                Ok(Some(step)) => self.write(step, out),
+                Ok(None) => return,
+                Err(TooSlow) => {
+                    return self.leave("too slow: more than 64 KiB came meanwhile, come back for them", out);
+                }
+            }
+            if out.len() > PORTION {
+                return;
+            }
+            step = self.follower.next_now();
+        }
+    }
+
+    fn write(&mut self, step: Step, out: &mut String) {
+        match step {
+            Step::Queued => self.event(out, None, "message.queued", &json!({ "message_id": self.id })),
+            Step::Started { position } => {
+                self.event(out, Some(position), "message.started", &json!({ "message_id": self.id }));
+            }
+            Step::Delta { position, text } => {
+                self.event(out, Some(position), "message.delta", &Delta { text: &text });
+            }
+            Step::Restarted { position } => {
+                let attempt = ordinal(position.attempt);
+                self.event(out, Some(position), "message.restarted", &json!({ "attempt": attempt }));
+            }
+            Step::End { position, outcome } => {
+                let Some(message) = self.message.take() else { return };
+                let name = EventKind::of(outcome.status).map_or("message.failed", EventKind::name);
+                self.event(out, Some(position), name, &message.ended((*outcome).clone()));
+            }
+        }
+    }
+
+    /// JSON has no line breaks, so that one `data` line is enough.
+    fn event(&self, out: &mut String, position: Option<Position>, name: &str, data: &impl Serialize) {
+        let Ok(data) = serde_json::to_string(data) else { return };
+        if let Some(position) = position {
+            *out += &format!("id: {}\n", position.show(self.id));
+        }
+        *out += &format!("event: {name}\ndata: {data}\n\n");
+    }
+
+    /// Ends the stream before the message's end.
+    fn leave(&mut self, reason: &str, out: &mut String) {
+        self.message = None;
+        *out += &format!(": {reason}\n\n");
+    }
+}
+
+#[derive(Serialize)]
+struct Delta<'a> {
+    text: &'a str,
+}
+
+/// How often the text has begun, as far as a run tells.
+fn ordinal(attempt: Attempt) -> u32 {
+    attempt.delivery.saturating_add(attempt.restart)
+}
+
+/// The routes of streams.
+pub fn routes() -> OpenApiRouter<AppState> {
+    const STEPS: [step::Step; 4] =
+        [step::Step::Gate(Reading::NEEDS), step::Step::Message, step::Step::Query, step::Step::Unpurged];
+    OpenApiRouter::new().routes(passing(&STEPS, routes!(follow)))
+}
