@@ -53,6 +53,16 @@ pub enum ApiError {
     IdempotencyKeyReused,
     /// The texts of the message were purged.
     Purged(MessageId),
+    /// The key is limited to some agents, and this is about all of them.
+    KeyLimited,
+    /// No such webhook endpoint in the caller's account.
+    EndpointNotFound,
+    /// No such webhook delivery in the caller's account.
+    DeliveryNotFound,
+    /// Nothing is sent to the webhook endpoint, or it is gone.
+    EndpointDisabled,
+    /// The account has as many webhook endpoints as it may have.
+    TooManyEndpoints(u64),
     /// The account has nothing left to spend.
     InsufficientCredits(Option<MessageId>),
     /// The message could not be handed to the queue, or nobody knows.
@@ -144,6 +154,25 @@ impl ApiError {
             Self::AgentNotFound => {
                 Fault::new(S::NOT_FOUND, "agent_not_found", "there is no such agent in this account")
             }
+            Self::KeyLimited => Fault::new(
+                S::FORBIDDEN,
+                "key_limited",
+                "this API key is limited to some agents; webhook endpoints are told of all of them",
+            ),
+            Self::EndpointNotFound => {
+                Fault::new(S::NOT_FOUND, "endpoint_not_found", "there is no such webhook endpoint in this account")
+            }
+            Self::DeliveryNotFound => {
+                Fault::new(S::NOT_FOUND, "delivery_not_found", "there is no such webhook delivery in this account")
+            }
+            Self::EndpointDisabled => {
+                Fault::new(S::CONFLICT, "endpoint_disabled", "the webhook endpoint is disabled or gone")
+            }
+            Self::TooManyEndpoints(most) => Fault::new(
+                S::CONFLICT,
+                "too_many_endpoints",
+                format!("the account has {most} webhook endpoints, as many as it may have"),
+            ),
             Self::NoRoute => Fault::new(S::NOT_FOUND, "not_found", "there is nothing at this path"),
             Self::NoMethod => {
                 Fault::new(S::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not take this method")

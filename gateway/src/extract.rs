@@ -1,14 +1,17 @@
 //! The body of a request, read within its limits and turned into what a route takes.
 
-use std::time::Duration;
+use std::{str::FromStr, time::Duration};
 
 use axum::{
     body::{Body, HttpBody as _},
-    extract::{FromRef, FromRequest, Request},
+    extract::{FromRef, FromRequest, FromRequestParts, Path, Request},
 };
 use bytes::Bytes;
-use common::env::{self, EnvError};
-use http::{HeaderMap, header::CONTENT_TYPE};
+use common::{
+    domain::ids::{DeliveryId, EndpointId},
+    env::{self, EnvError},
+};
+use http::{HeaderMap, header::CONTENT_TYPE, request::Parts};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use crate::{
@@ -32,6 +35,37 @@ impl BodyRules {
             limit: env::within("FRONTDESK_BODY_LIMIT", 65_536, 1..=64 << 20)?,
             timeout: env::duration("FRONTDESK_BODY_TIMEOUT", Duration::from_secs(10))?,
         })
+    }
+}
+
+/// What a path names by its id.
+pub trait PathId: FromStr {
+    /// That there is nothing of this id, be it that it is none.
+    const MISSING: ApiError;
+}
+
+impl PathId for EndpointId {
+    const MISSING: ApiError = ApiError::EndpointNotFound;
+}
+
+impl PathId for DeliveryId {
+    const MISSING: ApiError = ApiError::DeliveryNotFound;
+}
+
+/// The one id in a path. It stands behind the authentication among a handler's arguments.
+#[derive(Debug)]
+pub struct InPath<T>(pub T);
+
+impl<S, T> FromRequestParts<S> for InPath<T>
+where
+    S: Send + Sync,
+    T: PathId,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let text = Path::<String>::from_request_parts(parts, state).await;
+        text.ok().and_then(|Path(text)| text.parse().ok()).map(Self).ok_or(T::MISSING)
     }
 }
 

@@ -68,9 +68,14 @@ impl Fields {
 
     /// A boolean; absent is false.
     pub fn flag(&mut self, name: &str) -> Result<bool, FieldFault> {
+        Ok(self.optional_flag(name)?.unwrap_or(false))
+    }
+
+    /// A boolean that may be absent.
+    pub fn optional_flag(&mut self, name: &str) -> Result<Option<bool>, FieldFault> {
         match self.take(name) {
-            None => Ok(false),
-            Some(Value::Bool(flag)) => Ok(flag),
+            None => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(flag)),
             Some(other) => Err(self.wrong(name, "a boolean", &other)),
         }
     }

@@ -10,6 +10,7 @@ pub mod context;
 pub mod desk;
 pub mod directory;
 pub mod dispatcher;
+pub mod endpoints;
 pub mod error;
 pub mod extract;
 pub mod fault;

@@ -4,7 +4,9 @@ use axum::{Router, middleware};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
-    channels::{agents, chat, message_stream, messages, probes, reference, submit},
+    channels::{
+        agents, chat, message_stream, messages, probes, reference, submit, webhook_deliveries, webhook_endpoints,
+    },
     error::ApiError,
     framing, observe,
     openapi::document,
@@ -39,5 +41,7 @@ fn described() -> OpenApiRouter<AppState> {
         .merge(submit::routes())
         .merge(messages::routes())
         .merge(message_stream::routes())
+        .merge(webhook_endpoints::routes())
+        .merge(webhook_deliveries::routes())
         .merge(probes::routes())
 }

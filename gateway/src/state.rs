@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::FromRef;
 use common::{lifecycle::Lifecycle, metrics::Metrics, readiness::Readiness};
 
-use crate::{archive::Archive, auth::gate::Gate, desk::Desk, extract::BodyRules};
+use crate::{archive::Archive, auth::gate::Gate, desk::Desk, endpoints::Endpoints, extract::BodyRules};
 
 /// The parts that handlers and layers ask for. Cheap to clone.
 #[derive(Clone)]
@@ -19,6 +19,8 @@ pub struct Parts {
     pub desk: Arc<Desk>,
     /// What was submitted.
     pub archive: Archive,
+    /// Where events go.
+    pub endpoints: Arc<Endpoints>,
     /// How large and slow a body may be.
     pub body: BodyRules,
     /// What is counted.
@@ -49,6 +51,7 @@ macro_rules! part {
 part!(gate: Gate);
 part!(desk: Arc<Desk>);
 part!(archive: Archive);
+part!(endpoints: Arc<Endpoints>);
 part!(body: BodyRules);
 part!(metrics: Arc<Metrics>);
 part!(readiness: Readiness);

@@ -54,6 +54,6 @@ pub fn query(url: &str, statement: &str) -> Result<String> {
 
 const READ_SQLITE: &str = r#"
 import sqlite3, sys
-for row in sqlite3.connect(sys.argv[1], timeout=10).execute(sys.argv[2]):
+for row in sqlite3.connect(sys.argv[1], timeout=10, isolation_level=None).execute(sys.argv[2]):
     print("|".join("" if value is None else str(value) for value in row))
 "#;

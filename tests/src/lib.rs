@@ -12,3 +12,4 @@ pub mod raw;
 pub mod schema;
 pub mod sink;
 pub mod stack;
+pub mod webhook;

@@ -9,3 +9,5 @@ pub mod messages;
 pub mod probes;
 pub mod reference;
 pub mod submit;
+pub mod webhook_deliveries;
+pub mod webhook_endpoints;

@@ -42,10 +42,9 @@ character U+0000 is refused.";
     components(schemas(fault::Plain, fault::Problem)),
     tags(
         (name = "chat", description = "A prompt in, the answer out."),
-        (name = "messages", description = "Messages that nobody waits for."),
+        (name = "messages", description = "Messages that nobody waits for, and what became of messages, whatever their channel."),
         (name = "webhooks", description = "The Webhooks channel: submission in, ends of messages out."),
         (name = "agents", description = "The account's agents, and a chat with one of them, whole or as it is made."),
-        (name = "messages", description = "What became of messages, whatever their channel."),
         (name = "probes", description = "For load balancers and people: no key is needed."),
         (name = "reference", description = "This document, and a page that shows it."),
     )

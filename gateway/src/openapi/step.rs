@@ -7,7 +7,7 @@ use common::domain::{
 use http::StatusCode;
 
 use super::samples;
-use crate::{auth::gate::Needs, error::ApiError};
+use crate::{auth::gate::Needs, endpoints::MOST_ENDPOINTS, error::ApiError};
 
 /// One step on a request's way, in the contract's order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,16 @@ pub enum Step {
     Ended,
     /// A message whose texts have to be there.
     Unpurged,
+    /// A key that is good for all agents.
+    WholeKey,
+    /// One more webhook endpoint.
+    EndpointRoom,
+    /// A webhook endpoint of the account.
+    Endpoint,
+    /// One that is enabled.
+    EnabledEndpoint,
+    /// A webhook delivery of the account.
+    Delivery,
     /// The credits and the queue.
     Queue,
     /// The end of a message that is waited for, and the route's status for an agent that failed.
@@ -65,6 +75,11 @@ impl Step {
             Self::Unended => vec![ApiError::AlreadyEnded(samples::MESSAGE, MessageStatus::Completed)],
             Self::Ended => vec![ApiError::NotEnded(samples::MESSAGE, MessageStatus::InProgress)],
             Self::Unpurged => vec![ApiError::Purged(samples::MESSAGE)],
+            Self::WholeKey => vec![ApiError::KeyLimited],
+            Self::EndpointRoom => vec![ApiError::TooManyEndpoints(MOST_ENDPOINTS)],
+            Self::Endpoint => vec![ApiError::EndpointNotFound],
+            Self::EnabledEndpoint => vec![ApiError::EndpointDisabled],
+            Self::Delivery => vec![ApiError::DeliveryNotFound],
             Self::Queue => vec![
                 ApiError::InsufficientCredits(None),
                 ApiError::Unreachable { id: samples::MESSAGE, accepted: Some(false) },
