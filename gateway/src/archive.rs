@@ -7,9 +7,10 @@ use std::{sync::Arc, time::Duration};
 
 use common::{
     domain::{
+        event::Callback,
         failure::{Failure, FailureCode},
         ids::{AgentId, MessageId},
-        job::Job,
+        job::{Job, Turn},
         message::{MessageStatus, Usage},
         object::MessageObject,
         reply::Outcome,
@@ -25,6 +26,7 @@ use common::{
         stored::StoredMessage,
     },
 };
+use serde_json::{Map, Value};
 use tokio::time::Instant;
 use tracing::error;
 
@@ -90,6 +92,20 @@ impl Found {
             Self::OnQueue(_) => None,
         }
     }
+}
+
+/// What a message asked for.
+pub struct Asked {
+    /// Whom.
+    pub agent: AgentId,
+    /// What.
+    pub turns: Vec<Turn>,
+    /// Whether its caller marked the beginning of a conversation.
+    pub new_chat: bool,
+    /// Where its end is told.
+    pub callback: Option<Callback>,
+    /// What the caller gave along.
+    pub metadata: Option<Map<String, Value>>,
 }
 
 /// A page of a list.
@@ -218,6 +234,30 @@ impl Archive {
             Committed::Won { .. } => Ok(object.ended(outcome)),
             Committed::Lost(earlier) => Err(ApiError::AlreadyEnded(id, earlier.status)),
         }
+    }
+
+    /// What the message `id` asked for, to ask it again.
+    ///
+    /// # Errors
+    /// As for [`Archive::find`]; 409 when it has not ended or was answered, 410 when its texts are gone.
+    pub async fn asked(&self, caller: &Caller, id: MessageId) -> Result<Asked, ApiError> {
+        let message = match self.find(caller, id).await? {
+            Found::Stored(message) => message,
+            Found::OnQueue(_) => return Err(ApiError::NotEnded(id, MessageStatus::Queued)),
+        };
+        if message.purged_at.is_some() {
+            return Err(ApiError::Purged(id));
+        }
+        match message.status {
+            MessageStatus::Failed | MessageStatus::Cancelled | MessageStatus::Expired => {}
+            MessageStatus::Completed => return Err(ApiError::AlreadyAnswered(id)),
+            status => return Err(ApiError::NotEnded(id, status)),
+        }
+        let turns = self.store.turns(id).await.map_err(|error| unavailable(&error))?;
+        // Purged between the two looks.
+        let turns = turns.filter(|turns| !turns.is_empty()).ok_or(ApiError::Purged(id))?;
+        let StoredMessage { agent, new_chat, callback, metadata, .. } = *message;
+        Ok(Asked { agent, turns, new_chat, callback, metadata })
     }
 
     /// Blanks the texts of the message `id` everywhere.

@@ -5,7 +5,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
     channels::{
-        agents, chat, message_stream, messages, probes, reference, submit, webhook_deliveries, webhook_endpoints,
+        agents, chat, message_stream, messages, probes, reference, retry, submit, webhook_deliveries, webhook_endpoints,
     },
     error::ApiError,
     framing, observe,
@@ -41,6 +41,7 @@ fn described() -> OpenApiRouter<AppState> {
         .merge(submit::routes())
         .merge(messages::routes())
         .merge(message_stream::routes())
+        .merge(retry::routes())
         .merge(webhook_endpoints::routes())
         .merge(webhook_deliveries::routes())
         .merge(probes::routes())

@@ -12,6 +12,7 @@ use common::{
 };
 use http::{StatusCode, request::Parts};
 use serde::Serialize;
+use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
@@ -58,7 +59,7 @@ impl<S: Send + Sync> FromRequestParts<S> for MessagePath {
         ("message_id" = String, Path, format = "uuid", description = "The message."),
         ("wait" = Option<u64>, Query, minimum = 0, maximum = 300, description = "For how many seconds to wait for its end."),
     ),
-    responses((status = 200, description = "The message.", body = serde_json::Value)),
+    responses((status = 200, description = "The message.", body = MessageObject)),
 )]
 async fn read(
     admitted: Admitted<Reading>,
@@ -70,9 +71,11 @@ async fn read(
     archive.wait(&admitted.caller, id, wait).await.map(answered)
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct MessageList {
+    /// Newest first.
     messages: Vec<MessageObject>,
+    /// For the next page; `null` on the last one.
     next_cursor: Option<String>,
 }
 
@@ -91,7 +94,7 @@ struct MessageList {
         ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before."),
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 100, description = "How many at most; 20 if absent."),
     ),
-    responses((status = 200, description = "A page of messages.", body = serde_json::Value)),
+    responses((status = 200, description = "A page of messages.", body = MessageList)),
 )]
 async fn list(
     admitted: Admitted<Reading>,
@@ -125,7 +128,7 @@ fn filter(query: &mut Parameters) -> Result<ListFilter, ApiError> {
     operation_id = "cancel_message",
     tag = "messages",
     params(("message_id" = String, Path, format = "uuid", description = "The message.")),
-    responses((status = 200, description = "The message, cancelled.", body = serde_json::Value)),
+    responses((status = 200, description = "The message, cancelled.", body = MessageObject)),
 )]
 async fn cancel(
     admitted: Admitted<Reading>,

@@ -8,6 +8,7 @@ pub mod message_stream;
 pub mod messages;
 pub mod probes;
 pub mod reference;
+pub mod retry;
 pub mod submit;
 pub mod webhook_deliveries;
 pub mod webhook_endpoints;

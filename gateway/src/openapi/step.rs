@@ -32,6 +32,8 @@ pub enum Step {
     Unended,
     /// A message that has to have ended.
     Ended,
+    /// A message that has to have ended without an answer.
+    Unanswered,
     /// A message whose texts have to be there.
     Unpurged,
     /// A key that is good for all agents.
@@ -74,6 +76,10 @@ impl Step {
             Self::Message => vec![ApiError::MessageNotFound],
             Self::Unended => vec![ApiError::AlreadyEnded(samples::MESSAGE, MessageStatus::Completed)],
             Self::Ended => vec![ApiError::NotEnded(samples::MESSAGE, MessageStatus::InProgress)],
+            Self::Unanswered => vec![
+                ApiError::NotEnded(samples::MESSAGE, MessageStatus::InProgress),
+                ApiError::AlreadyAnswered(samples::MESSAGE),
+            ],
             Self::Unpurged => vec![ApiError::Purged(samples::MESSAGE)],
             Self::WholeKey => vec![ApiError::KeyLimited],
             Self::EndpointRoom => vec![ApiError::TooManyEndpoints(MOST_ENDPOINTS)],
