@@ -123,6 +123,11 @@ impl Archive {
         Self { store, connection, hub, waiters, cancels, lifecycle }
     }
 
+    /// What its work belongs to.
+    pub fn lifecycle(&self) -> &Lifecycle {
+        &self.lifecycle
+    }
+
     /// The message `id`, if `caller` may see it.
     ///
     /// # Errors

@@ -113,10 +113,11 @@ impl Desk {
         patience: Patience,
         agent_failed: StatusCode,
     ) -> Result<Answer, ApiError> {
+        let account = prompt.account;
         let dispatched = match ticket {
             Ticket::New(id) => self.dispatcher.call(prompt, id, patience).await,
             Ticket::Lost { id, created_at } => self.dispatcher.call_again(prompt, id, created_at, patience).await,
-            Ticket::Running { id, created_at } => self.dispatcher.join(id, created_at, patience).await,
+            Ticket::Running { id, created_at } => self.dispatcher.join(account, id, created_at, patience).await,
             Ticket::Ended(answer) => Ok(*answer),
         };
         let answer = dispatched.map_err(|error| self.refusal(error, agent_failed))?;
@@ -136,10 +137,11 @@ impl Desk {
         ticket: Ticket,
         agent_failed: StatusCode,
     ) -> Result<AnswerStream, ApiError> {
+        let account = prompt.account;
         let dispatched = match ticket {
             Ticket::New(id) => self.dispatcher.stream(prompt, id).await,
             Ticket::Lost { id, created_at } => self.dispatcher.stream_again(prompt, id, created_at).await,
-            Ticket::Running { id, created_at } => self.dispatcher.follow(id, created_at).await,
+            Ticket::Running { id, created_at } => self.dispatcher.follow(account, id, created_at).await,
             Ticket::Ended(answer) => AnswerStream::of(*answer),
         };
         dispatched.map_err(|error| self.refusal(error, agent_failed))

@@ -3,6 +3,7 @@
 pub mod answer;
 pub mod answer_stream;
 mod ends;
+mod followed;
 mod frames;
 mod notes;
 pub mod prompt;
@@ -12,7 +13,7 @@ use std::{borrow::Borrow, sync::Arc, time::Duration};
 
 use common::{
     domain::{
-        ids::{GatewayId, MessageId},
+        ids::{AccountId, GatewayId, MessageId},
         job::{Job, Lane},
         time::Millis,
     },
@@ -28,11 +29,13 @@ use self::{
     answer::{Answer, DispatchError},
     answer_stream::AnswerStream,
     ends::Ends,
-    frames::Frames,
+    followed::Followed,
+    frames::{Frames, Source},
     notes::Notes,
     prompt::{Patience, Prompt, Terms},
 };
 use crate::{
+    follow::hub::Hub,
     prices::is_affordable,
     waiter::{CallWaiter, Waiters, Wake},
 };
@@ -58,6 +61,7 @@ pub struct Dispatcher {
     config: DispatcherConfig,
     publisher: Publisher,
     ends: Ends,
+    hub: Hub,
     waiters: Arc<Waiters>,
     notes: Notes,
     metrics: Arc<Metrics>,
@@ -71,11 +75,13 @@ impl Dispatcher {
         config: DispatcherConfig,
         publisher: Publisher,
         store: Store,
+        hub: Hub,
         metrics: Arc<Metrics>,
         lifecycle: Lifecycle,
     ) -> Self {
         let notes = Notes::start(store.clone(), &lifecycle);
-        Self { gateway, config, publisher, ends: Ends::new(store), waiters: Arc::default(), notes, metrics, lifecycle }
+        let (ends, waiters) = (Ends::new(store), Arc::default());
+        Self { gateway, config, publisher, ends, hub, waiters, notes, metrics, lifecycle }
     }
 
     /// Those who wait, for whoever receives the replies.
@@ -93,13 +99,13 @@ impl Dispatcher {
         let trace = prompt.traceparent.take();
         let terms = Terms { reply_to: Some(self.gateway), ..self.waiting(id, patience) };
         let job = self.job(prompt, terms)?;
-        let created_at = job.created_at;
+        let (account, created_at) = (job.account, job.created_at);
         // Registered before the publish: a fast worker may answer before the publish is acknowledged.
         let mut waiter = self.waiters.call(id);
         let wake = match self.publish(job, trace).await {
             Ok(Published { was_known: false }) => self.wait(&mut waiter, id, until).await?,
             // Another's job under the same id counts, and its end is told to whom that one names.
-            Ok(Published { was_known: true }) => return self.join_until(id, created_at, until).await,
+            Ok(Published { was_known: true }) => return self.join_until(account, id, created_at, until).await,
             Err(error) => waiter.take_now().ok_or(error)?,
         };
         let outcome = self.ends.outcome(id, wake, until).await?;
@@ -113,13 +119,14 @@ impl Dispatcher {
         let trace = prompt.traceparent.take();
         let terms = Terms { reply_to: Some(self.gateway), stream: true, ..self.waiting(id, Patience::Deadline) };
         let job = self.job(prompt, terms)?;
-        let created_at = job.created_at;
+        let (account, created_at) = (job.account, job.created_at);
         let waiter = self.waiters.stream(id);
         if self.publish(job, trace).await?.was_known {
-            return self.follow(id, created_at).await;
+            return self.follow(account, id, created_at).await;
         }
         let (ends, lifecycle) = (self.ends.clone(), self.lifecycle.clone());
-        AnswerStream::begin(Frames { id, waiter, ends, until, lifecycle }, id, created_at).await
+        let source = Source::Own(Frames { id, waiter, ends, until, lifecycle });
+        AnswerStream::begin(source, id, created_at).await
     }
 
     /// Puts the job `id` on the queue, and returns once it is stored there.
@@ -140,9 +147,9 @@ impl Dispatcher {
         created_at: Millis,
         patience: Patience,
     ) -> Result<Answer, DispatchError> {
-        let until = self.until(patience);
+        let (account, until) = (prompt.account, self.until(patience));
         self.hand_in(prompt, self.waiting(id, patience)).await?;
-        self.join_until(id, created_at, until).await
+        self.join_until(account, id, created_at, until).await
     }
 
     /// Like [`Dispatcher::stream`] for an id that an earlier request took.
@@ -152,28 +159,49 @@ impl Dispatcher {
         id: MessageId,
         created_at: Millis,
     ) -> Result<AnswerStream, DispatchError> {
+        let account = prompt.account;
         self.hand_in(prompt, self.waiting(id, Patience::Deadline)).await?;
-        self.follow(id, created_at).await
+        self.follow(account, id, created_at).await
     }
 
-    /// The answer to a message that was accepted at `created_at`, by whatever gateway, as it is made.
-    pub async fn follow(&self, id: MessageId, created_at: Millis) -> Result<AnswerStream, DispatchError> {
-        AnswerStream::of(self.join(id, created_at, Patience::Deadline).await?)
+    /// The answer to an account's message that was accepted at `created_at`, by whatever gateway, as it is made.
+    ///
+    /// # Errors
+    /// As for [`Dispatcher::stream`].
+    pub async fn follow(
+        &self,
+        account: AccountId,
+        id: MessageId,
+        created_at: Millis,
+    ) -> Result<AnswerStream, DispatchError> {
+        let (until, hub) = (self.until(Patience::Deadline), self.hub.clone());
+        let (follower, lifecycle) = (hub.follow(account, id, None), self.lifecycle.clone());
+        let source = Source::Others(Followed { account, id, follower, hub, until, lifecycle });
+        AnswerStream::begin(source, id, created_at).await
     }
 
-    /// Waits for the end of a message that was accepted at `created_at`, by whatever gateway.
+    /// Waits for the end of an account's message that was accepted at `created_at`, by whatever gateway.
     ///
     /// # Errors
     /// As for [`Dispatcher::call`].
-    pub async fn join(&self, id: MessageId, created_at: Millis, patience: Patience) -> Result<Answer, DispatchError> {
-        self.join_until(id, created_at, self.until(patience)).await
+    pub async fn join(
+        &self,
+        account: AccountId,
+        id: MessageId,
+        created_at: Millis,
+        patience: Patience,
+    ) -> Result<Answer, DispatchError> {
+        self.join_until(account, id, created_at, self.until(patience)).await
     }
 
-    async fn join_until(&self, id: MessageId, created_at: Millis, until: Instant) -> Result<Answer, DispatchError> {
-        let outcome = tokio::select! {
-            outcome = self.ends.read_until(id, until) => outcome?,
-            () = self.lifecycle.aborting() => return Err(DispatchError::Timeout { id }),
-        };
+    async fn join_until(
+        &self,
+        account: AccountId,
+        id: MessageId,
+        created_at: Millis,
+        until: Instant,
+    ) -> Result<Answer, DispatchError> {
+        let outcome = self.hub.end(account, id, until).await.ok_or(DispatchError::Timeout { id })?;
         Ok(Answer { id, created_at, outcome })
     }
 

@@ -17,6 +17,7 @@ pub mod fault;
 pub mod fields;
 pub mod follow;
 pub mod framing;
+pub mod hang_up;
 pub mod idempotency;
 pub mod news;
 pub mod observe;

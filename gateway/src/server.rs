@@ -77,11 +77,13 @@ impl Server {
         let metrics = Arc::new(Metrics::new(move || statements.queries()));
         let connection = Connection::open(&config.queue).await.context("NATS_URL")?;
         let gateway = GatewayId::new();
+        let hub = Hub::new(connection.clone(), store.clone(), lifecycle.clone());
         let dispatcher = Dispatcher::new(
             gateway,
             config.dispatcher,
             Publisher::new(connection.clone(), config.publish_budget),
             store.clone(),
+            hub.clone(),
             metrics.clone(),
             lifecycle.clone(),
         );
@@ -92,7 +94,6 @@ impl Server {
         lifecycle.spawn_background(upkeep::route_replies(replies, waiters.clone(), lifecycle.clone()));
         let look = upkeep::look_after_waiters(store.clone(), waiters.clone(), connection.clone(), lifecycle.clone());
         lifecycle.spawn_background(look);
-        let hub = Hub::new(connection.clone(), store.clone(), lifecycle.clone());
         let look = follow::upkeep::look_after(hub.clone(), store.clone(), connection.clone(), lifecycle.clone());
         lifecycle.spawn_background(look);
         let archive = Archive::new(store.clone(), connection.clone(), hub, waiters, lifecycle.clone());

@@ -140,6 +140,23 @@ async fn accepting_a_request_makes_no_query(#[values(Database::Sqlite, Database:
     assert_eq!(stack.metric("frontdesk_jobs_accepted_total").await, f64::from(accepted));
 }
 
+/// Rows of submitted messages are written behind, in groups: most submissions fall between two of them.
+#[rstest]
+#[tokio::test]
+async fn accepting_a_submission_makes_no_query(#[values(Database::Sqlite, Database::Postgres)] database: Database) {
+    let settings = Stack::on(database).set("FRONTDESK_CACHE_TTL", "1h").set("FRONTDESK_KEY_LIMIT", 10_000);
+    let stack = settings.workers(0).start().await;
+    let body = json!({ "employee_id": stack.agent, "prompt": "hello" });
+    assert_eq!(stack.post("/api/v1/messages", &body).await.status(), 202);
+    let mut made = Vec::new();
+    while made.last() != Some(&0.0) {
+        assert!(made.len() < 100, "no submission without a statement: {made:?}");
+        let before = stack.metric("frontdesk_store_statements_total").await;
+        assert_eq!(stack.post("/api/v1/messages", &body).await.status(), 202);
+        made.push(stack.metric("frontdesk_store_statements_total").await - before);
+    }
+}
+
 /// A hundred calls of both APIs, ten at a time, each with an answer of its own.
 async fn a_hundred_requests(stack: &Stack) {
     for round in 0..10 {

@@ -16,4 +16,3 @@ pub mod names;
 pub mod output;
 pub mod run;
 pub mod usage;
-pub mod webhooks;

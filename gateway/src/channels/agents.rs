@@ -26,6 +26,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::message_request::cancels_on_disconnect;
 use crate::{
+    archive::Archive,
     auth::gate::{Admitted, Door, Rest, Verified},
     context::RequestContext,
     desk::Desk,
@@ -33,6 +34,7 @@ use crate::{
     error::ApiError,
     extract::FromFields,
     fields::{FieldFault, Fields, is_blank},
+    hang_up::HangUp,
     idempotency::ticket::Manner,
     openapi::{answers::passing, samples, shapes, step::Step},
     respond::{self, Json},
@@ -226,6 +228,9 @@ impl From<Usage> for ReportedUsage {
     path = "/api/agents/chat",
     operation_id = "chat_with_agent",
     tag = "agents",
+    params(
+        ("Idempotency-Key" = Option<String>, Header, description = "Marks the request as the same as an earlier one."),
+    ),
     request_body = ChatBody,
     responses((
         status = 200,
@@ -242,6 +247,7 @@ impl From<Usage> for ReportedUsage {
 async fn chat(
     admitted: Admitted<Rest>,
     State(desk): State<Arc<Desk>>,
+    State(archive): State<Archive>,
     Extension(context): Extension<Arc<RequestContext>>,
     work: Work<ChatRequest>,
 ) -> Result<Response, ApiError> {
@@ -251,11 +257,16 @@ async fn chat(
     prompt.new_chat = request.new_chat;
     let ticket = desk.ticket(CHAT, key.as_ref(), &prompt, request.manner).await?;
     let is_replay = ticket.has_ended();
+    let mut hang_up = HangUp::of(request.manner, &ticket, &archive, &admitted.caller);
     let answered = if request.manner.stream {
-        desk.stream(prompt, ticket, AGENT_FAILED).await.map(streamed)
+        match desk.stream(prompt, ticket, AGENT_FAILED).await {
+            Ok(answer) => return Ok(respond::replay(is_replay, Ok(streamed(answer, hang_up)))),
+            Err(error) => Err(error),
+        }
     } else {
         desk.call(prompt, ticket, Patience::Deadline, AGENT_FAILED).await.map(|answer| whole(&agent, answer))
     };
+    hang_up.is_over();
     Ok(respond::replay(is_replay, answered))
 }
 
@@ -272,14 +283,17 @@ fn whole(agent: &Agent, answer: Answer) -> Response {
 
 /// The pieces as they come. An error among them makes hyper abort the connection, so that nobody takes a part for
 /// the whole.
-fn streamed(answer: AnswerStream) -> Response {
+fn streamed(answer: AnswerStream, hang_up: HangUp) -> Response {
     let mut headers = respond::headers_of(answer.id);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
-    let pieces = stream::unfold(answer, |mut answer| async move {
-        let piece = answer.next().await?;
-        Some((piece, answer))
+    let pieces = stream::unfold((answer, hang_up), |(mut answer, mut hang_up)| async move {
+        let piece = answer.next().await;
+        if !matches!(piece, Some(Ok(_))) {
+            hang_up.is_over();
+        }
+        Some((piece?, (answer, hang_up)))
     });
     (headers, Body::from_stream(pieces)).into_response()
 }

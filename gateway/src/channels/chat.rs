@@ -23,6 +23,7 @@ use super::{
     message_request::{MessageRequest, cancels_on_disconnect},
 };
 use crate::{
+    archive::Archive,
     auth::gate::{Admitted, AnyKey, Door, Rest},
     context::RequestContext,
     desk::Desk,
@@ -33,6 +34,7 @@ use crate::{
     error::ApiError,
     extract::FromFields,
     fields::{FieldFault, Fields},
+    hang_up::HangUp,
     idempotency::ticket::{Manner, Ticket},
     openapi::{answers::passing, samples, shapes, step::Step},
     prefer::Prefer,
@@ -106,6 +108,7 @@ struct ChatResponse {
     tag = "chat",
     params(
         ("Prefer" = Option<String>, Header, description = "`respond-async`, `wait=1` to `wait=300`, or both."),
+        ("Idempotency-Key" = Option<String>, Header, description = "Marks the request as the same as an earlier one."),
     ),
     request_body = ChatBody,
     responses(
@@ -136,6 +139,7 @@ struct ChatResponse {
 async fn chat(
     admitted: Admitted<Rest>,
     State(desk): State<Arc<Desk>>,
+    State(archive): State<Archive>,
     Extension(context): Extension<Arc<RequestContext>>,
     work: Work<ChatRequest>,
 ) -> Result<Response, ApiError> {
@@ -143,7 +147,9 @@ async fn chat(
     let (agent, prompt) = message.prompt(&desk, &admitted.caller, Channel::Api, &context).await?;
     let ticket = desk.ticket(CHAT, key.as_ref(), &prompt, manner).await?;
     let is_replay = ticket.has_ended();
+    let mut hang_up = HangUp::of(manner, &ticket, &archive, &admitted.caller);
     let answered = answer(&desk, agent.id, prompt, ticket, prefer).await;
+    hang_up.is_over();
     Ok(respond::replay(is_replay, answered.map(|response| applying(prefer, response))))
 }
 

@@ -11,7 +11,7 @@ use tracing::warn;
 
 use super::{
     answer::{Answer, DispatchError},
-    frames::{Frames, Heard},
+    frames::{Heard, Source},
 };
 
 /// The rest of an answer cannot follow what was sent: the connection has to be aborted.
@@ -84,17 +84,17 @@ pub struct AnswerStream {
     /// When it was accepted.
     pub created_at: Millis,
     /// Where more comes from, until the end.
-    source: Option<Frames>,
+    source: Option<Source>,
     sent: Sent,
     first: Option<String>,
 }
 
 impl AnswerStream {
     /// Waits for the first piece or for the end.
-    pub(super) async fn begin(frames: Frames, id: MessageId, created_at: Millis) -> Result<Self, DispatchError> {
-        let mut stream = Self { id, created_at, source: Some(frames), sent: Sent::default(), first: None };
-        while let Some(frames) = &mut stream.source {
-            match frames.next().await? {
+    pub(super) async fn begin(source: Source, id: MessageId, created_at: Millis) -> Result<Self, DispatchError> {
+        let mut stream = Self { id, created_at, source: Some(source), sent: Sent::default(), first: None };
+        while let Some(source) = &mut stream.source {
+            match source.next().await? {
                 Heard::Nothing => {}
                 Heard::Delta { attempt, at, text } => {
                     if let Step::Text(text) = stream.sent.delta(attempt, at, &text) {
@@ -140,8 +140,8 @@ impl AnswerStream {
     }
 
     async fn next_piece(&mut self) -> Result<Option<Bytes>, StreamBroken> {
-        while let Some(frames) = &mut self.source {
-            let step = match frames.next().await.map_err(|_| StreamBroken("its end did not come in time"))? {
+        while let Some(source) = &mut self.source {
+            let step = match source.next().await.map_err(|_| StreamBroken("its end did not come in time"))? {
                 Heard::Nothing => Step::Wait,
                 Heard::Delta { attempt, at, text } => self.sent.delta(attempt, at, &text),
                 Heard::Ended(outcome, of) => self.sent.end(of, &outcome),

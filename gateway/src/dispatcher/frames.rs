@@ -15,6 +15,7 @@ use tracing::warn;
 use super::{
     answer::DispatchError,
     ends::{Ends, content_is_missing},
+    followed::Followed,
 };
 use crate::waiter::{StreamWaiter, Wake};
 
@@ -38,7 +39,28 @@ pub(super) enum Heard {
     Ended(Outcome, Option<Attempt>),
 }
 
-/// The frames of one job.
+/// Where it is heard.
+pub(super) enum Source {
+    /// As the caller who put the job on the queue.
+    Own(Frames),
+    /// As one of any number who follow it.
+    Others(Followed),
+}
+
+impl Source {
+    /// The next thing that is said.
+    ///
+    /// # Errors
+    /// When there is no time left.
+    pub(super) async fn next(&mut self) -> Result<Heard, DispatchError> {
+        match self {
+            Self::Own(frames) => frames.next().await,
+            Self::Others(followed) => followed.next().await,
+        }
+    }
+}
+
+/// The frames of one job that come to this gateway.
 pub(super) struct Frames {
     /// The job.
     pub(super) id: MessageId,
@@ -53,11 +75,7 @@ pub(super) struct Frames {
 }
 
 impl Frames {
-    /// The next one.
-    ///
-    /// # Errors
-    /// When there is no time left.
-    pub(super) async fn next(&mut self) -> Result<Heard, DispatchError> {
+    async fn next(&mut self) -> Result<Heard, DispatchError> {
         let (outcome, of) = match self.wake().await? {
             Wake::Stored(outcome) => (*outcome, None),
             Wake::Frame(bytes) => match serde_json::from_slice::<Frame>(&bytes) {

@@ -2,7 +2,6 @@
 
 pub mod answers;
 pub mod document;
-pub mod parameters;
 pub mod samples;
 pub mod shapes;
 pub mod step;

@@ -1,0 +1,297 @@
+//! `Idempotency-Key`: the same request sent again, on whatever gateway, is the same message.
+
+use std::collections::BTreeSet;
+
+use futures_util::future::join_all;
+use reqwest::Method;
+use rstest::rstest;
+use serde_json::{Value, json};
+use tests::{
+    answer::Answer,
+    caller::{Caller, chat_body},
+    database::Database,
+    model::{Behaviour, Gate, ModelServer},
+    patience::{nonce, until},
+    raw,
+    stack::Stack,
+};
+use tokio::time::{Duration, sleep};
+
+const CHAT: &str = "/api/v1/chat";
+const AGENT_CHAT: &str = "/api/agents/chat";
+const MESSAGES: &str = "/api/v1/messages";
+const WEBHOOK: &str = "/api/v1/webhook";
+
+/// A stack of two gateways that both know the channels `api` and `webhooks`.
+async fn two_gateways(database: Database, model: &ModelServer) -> Stack {
+    let stack = Stack::with_model(database, model).gateways(2).set("FRONTDESK_KEY_LIMIT", 10_000).start().await;
+    stack.admin(&["channel", "on", &stack.account, "webhooks"]);
+    stack
+}
+
+/// The first key at each gateway, with one idempotency key.
+fn keyed(stack: &Stack, key: &str) -> [Caller; 2] {
+    [0, 1].map(|index| Caller::of(stack).at(&stack.gateways[index]).with_header("idempotency-key", key))
+}
+
+fn replayed(answer: &Answer) -> Option<&str> {
+    answer.header("idempotent-replayed")
+}
+
+#[rstest]
+#[tokio::test]
+async fn fifty_equal_requests_at_once_are_one_message(
+    #[values(Database::Sqlite, Database::Postgres)] database: Database,
+    #[values(CHAT, AGENT_CHAT)] path: &str,
+) {
+    let model = ModelServer::start().await.expect("a model");
+    let gate = Gate::closed();
+    model.always(Behaviour::answer(["one ", "answer"]).held_after(1, &gate));
+    let stack = two_gateways(database, &model).await;
+    let callers = keyed(&stack, "fifty");
+    let prompt = nonce();
+    let body = match path {
+        CHAT => chat_body(&stack.agent, &prompt),
+        _ => json!({ "agentId": stack.agent, "message": prompt }),
+    };
+    let calls = callers.iter().cycle().take(50).map(|caller| caller.post(path, body.to_string()));
+    let opens = async {
+        model.called(1).await;
+        gate.open();
+    };
+    let (answers, ()) = tokio::join!(join_all(calls), opens);
+    let bodies: BTreeSet<String> = answers.iter().map(|answer| answer.ok().to_string()).collect();
+    assert_eq!(bodies.len(), 1, "{bodies:?}");
+    assert_eq!(answers[0].json()["content"], "one answer");
+    let ids: BTreeSet<_> = answers.iter().map(|answer| answer.header("x-message-id")).collect();
+    assert_eq!((ids.len(), model.calls().len()), (1, 1));
+    stack.until_billed(1, Duration::from_secs(30)).await.expect("one bill");
+}
+
+#[rstest]
+#[tokio::test]
+async fn fifty_equal_submissions_at_once_are_one_message(
+    #[values(Database::Sqlite, Database::Postgres)] database: Database,
+    #[values(MESSAGES, WEBHOOK)] path: &str,
+) {
+    let model = ModelServer::start().await.expect("a model");
+    let stack = two_gateways(database, &model).await;
+    let body = chat_body(&stack.agent, &nonce()).to_string();
+    let callers = keyed(&stack, "fifty");
+    let calls = callers.iter().cycle().take(50).map(|caller| caller.post(path, body.as_str()));
+    let answers = join_all(calls).await;
+    assert!(answers.iter().all(|answer| answer.status == 202), "{:?}", answers.iter().find(|a| a.status != 202));
+    let bodies: BTreeSet<String> = answers.iter().map(|answer| answer.json().to_string()).collect();
+    assert_eq!(bodies.len(), 1, "{bodies:?}");
+    stack.until_billed(1, Duration::from_secs(30)).await.expect("one bill");
+    let late = callers[1].post(path, body.as_str()).await;
+    assert_eq!((late.status, replayed(&late), late.json()), (202, Some("true"), answers[0].json()));
+    assert_eq!(model.calls().len(), 1);
+}
+
+/// Once a message has ended, its outcome is what every equal request gets, however it went.
+#[rstest]
+#[tokio::test]
+async fn what_has_ended_is_answered_again(#[values(Database::Sqlite, Database::Postgres)] database: Database) {
+    let model = ModelServer::start().await.expect("a model");
+    model.always(Behaviour::answer(["as ", "before"]));
+    let mut stack = two_gateways(database, &model).await;
+    let (chat, message) = (chat_body(&stack.agent, "hello").to_string(), json!("hello"));
+    let other = json!({ "agentId": stack.agent, "message": message }).to_string();
+    let streamed = json!({ "agentId": stack.agent, "message": message, "stream": true }).to_string();
+    let requests = [("a", CHAT, chat), ("b", AGENT_CHAT, other), ("c", AGENT_CHAT, streamed)];
+    let mut first = Vec::new();
+    for (key, path, body) in &requests {
+        let answer = keyed(&stack, key)[0].post(path, body.as_str()).await;
+        assert_eq!((answer.status, replayed(&answer)), (200, None), "{answer}");
+        first.push(answer);
+    }
+    model.always(Behaviour::wrong_key());
+    let failing = chat_body(&stack.agent, "fail").to_string();
+    let failed = keyed(&stack, "d")[0].post(CHAT, failing.as_str()).await;
+    failed.fault(502, "agent_failed");
+    let calls = model.calls().len();
+
+    stack.restart_gateway(0).await;
+    stack.until_status("/readyz", 200, Duration::from_secs(60)).await.expect("ready");
+    for index in [0, 1] {
+        for ((key, path, body), first) in requests.iter().zip(&first) {
+            let again = keyed(&stack, key)[index].post(path, body.as_str()).await;
+            assert_eq!((again.status, replayed(&again)), (200, Some("true")), "{again}");
+            assert_eq!((again.text(), again.header("x-message-id")), (first.text(), first.header("x-message-id")));
+        }
+        let again = keyed(&stack, "d")[index].post(CHAT, failing.as_str()).await;
+        let fault = again.fault(502, "agent_failed");
+        assert_eq!((&fault["message_id"], replayed(&again)), (&failed.json()["message_id"], Some("true")));
+    }
+    assert_eq!(model.calls().len(), calls);
+}
+
+/// Whoever hung up, or whose gateway died, sends the same again and finds the message still running.
+#[rstest]
+#[tokio::test]
+async fn a_repeated_request_attaches_to_what_runs(#[values(Database::Sqlite, Database::Postgres)] database: Database) {
+    let model = ModelServer::start().await.expect("a model");
+    let gate = Gate::closed();
+    model.always(Behaviour::answer(["one ", "answer"]).held_after(1, &gate));
+    let mut stack = two_gateways(database, &model).await;
+    let body = chat_body(&stack.agent, &nonce());
+    let cut_off = {
+        let [caller, _] = keyed(&stack, "attach");
+        let request = caller.request(Method::POST, CHAT).header("content-type", "application/json");
+        let call = Box::pin(request.body(body.to_string()).send());
+        let called = Box::pin(model.called(1));
+        futures_util::future::select(call, called).await;
+        stack.restart_gateway(0).await;
+        keyed(&stack, "attach")
+    };
+    stack.until_status("/readyz", 200, Duration::from_secs(60)).await.expect("ready");
+    let opens = async {
+        sleep(Duration::from_millis(500)).await;
+        gate.open();
+    };
+    let calls = join_all(cut_off.iter().map(|caller| caller.post(CHAT, body.to_string())));
+    let (answers, ()) = tokio::join!(calls, opens);
+    assert_eq!(answers[0].ok(), answers[1].ok());
+    assert_eq!((&answers[0].json()["content"], model.calls().len()), (&json!("one answer"), 1));
+}
+
+#[rstest]
+#[tokio::test]
+async fn after_a_504_the_same_request_gets_the_answer(
+    #[values(Database::Sqlite, Database::Postgres)] database: Database,
+) {
+    let model = ModelServer::start().await.expect("a model");
+    let gate = Gate::closed();
+    model.always(Behaviour::answer(["worth ", "waiting for"]).held_after(1, &gate));
+    let settings = Stack::with_model(database, &model).gateways(2).set("FRONTDESK_DEADLINE", "1s");
+    let stack = settings.start().await;
+    let body = chat_body(&stack.agent, &nonce()).to_string();
+    let [here, there] = keyed(&stack, "patient");
+    let timed_out = here.post(CHAT, body.as_str()).await.fault(504, "timeout");
+    let again = there.post(CHAT, body.as_str()).await.fault(504, "timeout");
+    assert_eq!(timed_out["message_id"], again["message_id"]);
+    gate.open();
+    let answer = until("the answer is there", async || {
+        let answer = there.post(CHAT, body.as_str()).await;
+        (answer.status == 200).then(|| answer.ok())
+    })
+    .await;
+    assert_eq!((&answer["message_id"], &answer["content"]), (&timed_out["message_id"], &json!("worth waiting for")));
+    assert_eq!(model.calls().len(), 1);
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_key_stands_for_one_request_of_one_account(
+    #[values(Database::Sqlite, Database::Postgres)] database: Database,
+) {
+    let stack = Stack::start(database).await;
+    stack.admin(&["channel", "on", &stack.account, "webhooks"]);
+    let other = stack.make_agent(&stack.account, &json!({ "name": "Other", "model": "demo", "provider": "demo" }));
+    let caller = Caller::of(&stack).with_header("idempotency-key", "mine");
+    let (agent, metadata) = (&stack.agent, json!({ "b": { "d": 1, "c": [1, 2] }, "a": null }));
+    let mut body = json!({ "employee_id": agent, "prompt": "hello", "metadata": metadata });
+    let first = caller.post(MESSAGES, body.to_string()).await;
+    assert_eq!((first.status, replayed(&first)), (202, None), "{first}");
+
+    let same = format!(
+        r#" {{ "metadata": {{"a":null, "b":{{"c":[1,2],"d":1}}}}, "unknown": 7, "prompt": "\u0068ello",
+            "employee_id": "{}" }} "#,
+        agent.to_uppercase()
+    );
+    let again = caller.post(MESSAGES, same).await;
+    assert_eq!((again.json(), replayed(&again)), (first.json(), Some("true")));
+
+    let changes: [(&str, Value); 5] = [
+        ("prompt", json!("hello ")),
+        ("employee_id", json!(other)),
+        ("metadata", json!({ "b": { "d": 1, "c": [2, 1] }, "a": null })),
+        ("metadata", json!(null)),
+        ("callback_url", json!("https://93.184.216.34/hook")),
+    ];
+    for (field, value) in changes {
+        let before = body[field].clone();
+        body[field] = value;
+        caller.post(MESSAGES, body.to_string()).await.fault(422, "idempotency_key_reused");
+        body[field] = before;
+    }
+    caller.post(WEBHOOK, body.to_string()).await.fault(422, "idempotency_key_reused");
+    caller.post(CHAT, body.to_string()).await.fault(422, "idempotency_key_reused");
+
+    let (_, agent, key) = stack.another_account("second");
+    body["employee_id"] = json!(agent);
+    let theirs = caller.with_key(&key).post(MESSAGES, body.to_string()).await;
+    assert_eq!((theirs.status, replayed(&theirs)), (202, None), "{theirs}");
+    assert_ne!(theirs.json()["message_id"], first.json()["message_id"]);
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_key_has_up_to_255_printable_characters(#[values(Database::Sqlite, Database::Postgres)] database: Database) {
+    let stack = Stack::start(database).await;
+    let body = chat_body(&stack.agent, "hello").to_string();
+    let caller = Caller::of(&stack);
+    let longest = "k".repeat(255);
+    for key in ["k", "\"quoted\"", "with spaces, and ~", &longest] {
+        assert_eq!(caller.with_header("idempotency-key", key).post(CHAT, body.as_str()).await.status, 200, "{key}");
+    }
+    let too_long = "k".repeat(256);
+    for key in ["", "tab\there", "ümlaut", &too_long] {
+        let fault = caller.with_header("idempotency-key", key).post(CHAT, body.as_str()).await;
+        let fault = fault.fault(400, "invalid_request");
+        assert!(fault["error"].as_str().is_some_and(|sentence| sentence.contains("Idempotency-Key")), "{fault}");
+    }
+    let twice = caller.with_header("idempotency-key", "a").with_header("idempotency-key", "b");
+    twice.post(CHAT, body.as_str()).await.fault(400, "invalid_request");
+
+    // A line end never gets into a key: it ends the header, or the request.
+    for line_end in ["\r", "\n", "\r\n ", "\0"] {
+        let lines = [
+            &format!("Authorization: Bearer {}", stack.key),
+            "Content-Type: application/json",
+            &format!("Idempotency-Key: a{line_end}b"),
+            &format!("Content-Length: {}", body.len()),
+        ];
+        let answer = raw::exchange(&stack.url(""), raw::head(&format!("POST {CHAT}"), &lines) + &body).await;
+        assert_eq!(answer.status, 400, "{line_end:?}: {answer}");
+    }
+}
+
+/// The key is looked at after the agent and before the credits, and a request that came to nothing keeps it.
+#[rstest]
+#[tokio::test]
+async fn a_key_is_looked_at_before_the_credits(#[values(Database::Sqlite, Database::Postgres)] database: Database) {
+    let settings = Stack::on(database).set("FRONTDESK_PRICES", "demo=1000:1000").set("FRONTDESK_CACHE_TTL", "1h");
+    let mut stack = settings.start().await;
+    let (account, agent) = (stack.account.clone(), stack.agent.clone());
+    let body = |prompt: &str| chat_body(&agent, prompt).to_string();
+    let caller = Caller::of(&stack).with_header("idempotency-key", "later");
+    caller.post(CHAT, body("hello")).await.fault(402, "insufficient_credits");
+    caller.chat("0190b5a0-0000-7000-8000-000000000000", "hello").await.fault(404, "agent_not_found");
+    caller.post(CHAT, body("something else")).await.fault(422, "idempotency_key_reused");
+    stack.admin(&["credit", "grant", &account, "1"]);
+    let answer = caller.post(CHAT, body("hello")).await;
+    assert_eq!((&answer.ok()["content"], replayed(&answer)), (&json!("hello"), None));
+
+    // The queue takes nothing: the key is kept for when it does.
+    let caller = Caller::of(&stack).with_header("idempotency-key", "out of reach");
+    stack.nats.process().kill();
+    stack.until_status("/readyz", 503, Duration::from_secs(60)).await.expect("not ready");
+    let refused = caller.post(CHAT, body("hello")).await.fault(502, "unreachable");
+    assert_eq!(refused["accepted"], false);
+    stack.nats.restart().await.expect("NATS comes back");
+    stack.until_status("/readyz", 200, Duration::from_secs(60)).await.expect("ready");
+    let answer = caller.post(CHAT, body("hello")).await.ok();
+    assert_eq!(answer["message_id"], refused["message_id"]);
+
+    // What has been answered is answered again, whatever is left.
+    stack.admin(&["credit", "grant", &account, "-1"]);
+    until("the credits are gone", async || {
+        let answer = Caller::of(&stack).post(CHAT, body(&nonce())).await;
+        (answer.status == 402).then_some(())
+    })
+    .await;
+    assert_eq!(caller.post(CHAT, body("hello")).await.ok(), answer);
+    caller.post(CHAT, body("hello there")).await.fault(422, "idempotency_key_reused");
+}
