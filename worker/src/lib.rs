@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod agents;
 mod allocator;
+pub mod cancels;
 pub mod config;
 pub mod deliveries;
 pub mod finisher;

@@ -1,5 +1,7 @@
 //! One job from its delivery to its acknowledgement: run, store the end, tell who waits, acknowledge last of all.
 
+mod end;
+
 use std::{sync::Arc, time::Duration};
 
 use common::{
@@ -21,13 +23,14 @@ use common::{
     },
     store::{connection::Store, messages::Start},
 };
-use tokio::time::{Instant, interval_at};
 use tracing::{Instrument as _, error, info, info_span, warn};
 
 use crate::{
+    agent::meter::Meter,
     agents::Agents,
+    cancels::Cancels,
     config::WorkerConfig,
-    finisher::{Finisher, Stored},
+    finisher::Finisher,
     reply::Gatherer,
     run::{Ran, Runner},
 };
@@ -53,6 +56,8 @@ pub struct Pipeline {
     pub agents: Agents,
     /// Runs agents.
     pub runner: Runner,
+    /// What callers have stopped.
+    pub cancels: Arc<Cancels>,
     /// This worker's settings.
     pub config: WorkerConfig,
     /// Counts.
@@ -89,10 +94,19 @@ impl Pipeline {
 
     async fn process_job(&self, mut delivery: Delivery, job: Arc<Job>) {
         let gatherer = Gatherer::new(job.id, delivery.info().attempt, self.config.delta_gather);
+        let mut cancel = self.cancels.register(job.id);
+        let mut meter = Meter::default();
         let verdict = tokio::select! {
-            verdict = self.verdict(&delivery, &job, &gatherer) => verdict,
-            () = self.lifecycle.aborting() => Verdict::HandBack(None),
+            biased;
+            () = cancel.stopped() => None,
+            verdict = self.verdict(&delivery, &job, &gatherer, &mut meter) => Some(verdict),
+            () = self.lifecycle.aborting() => Some(Verdict::HandBack(None)),
         };
+        drop(cancel);
+        let verdict = verdict.unwrap_or_else(|| {
+            info!("stopped by its caller");
+            Verdict::End(Outcome { usage: meter.usage(), ..Outcome::cancelled(Millis::now()) })
+        });
         match verdict {
             Verdict::End(outcome) => self.finish(&mut delivery, job, outcome, &gatherer).await,
             Verdict::Ended(outcome) => self.reply(&delivery, &job, outcome, &gatherer).await,
@@ -100,7 +114,7 @@ impl Pipeline {
         }
     }
 
-    async fn verdict(&self, delivery: &Delivery, job: &Arc<Job>, gatherer: &Gatherer) -> Verdict {
+    async fn verdict(&self, delivery: &Delivery, job: &Arc<Job>, gatherer: &Gatherer, meter: &mut Meter) -> Verdict {
         if is_overdue(delivery, job) {
             return Verdict::End(failed(FailureCode::Expired, "no worker began it in time", 0));
         }
@@ -119,7 +133,7 @@ impl Pipeline {
                 return Verdict::HandBack(Some(STORE_DELAY));
             }
         };
-        match self.runner.run(delivery, job, &agent, gatherer, starts).await {
+        match self.runner.run(delivery, job, &agent, gatherer, starts, meter).await {
             Ran::Ended(outcome) => Verdict::End(outcome),
             Ran::Later(delay) => Verdict::HandBack(Some(delay)),
         }
@@ -169,73 +183,6 @@ impl Pipeline {
         }
     }
 
-    async fn finish(&self, delivery: &mut Delivery, job: Arc<Job>, outcome: Outcome, gatherer: &Gatherer) {
-        match self.store_end(delivery, &job, outcome).await {
-            Some(stored) => self.conclude(delivery, &job, stored, gatherer).await,
-            None if self.lifecycle.is_aborting() => self.hand_back(delivery, &job, None).await,
-            // It counts as a start: an end that can never be stored must not be run for ever.
-            None => delivery.retry_after(Some(STORE_DELAY)).await,
-        }
-    }
-
-    /// Stores the end, or finds the one that was stored first. The job is kept alive meanwhile.
-    async fn store_end(&self, delivery: &mut Delivery, job: &Arc<Job>, outcome: Outcome) -> Option<Stored> {
-        let heartbeat = self.runner.heartbeat;
-        let mut beat = interval_at(Instant::now() + heartbeat, heartbeat);
-        let place = loop {
-            tokio::select! {
-                biased;
-                place = self.finisher.place() => break place?,
-                _ = beat.tick() => delivery.in_progress().await,
-                () = self.lifecycle.aborting() => return None,
-            }
-        };
-        delivery.free_slot();
-        let mut finish = std::pin::pin!(place.finish(job.clone(), outcome));
-        loop {
-            tokio::select! {
-                biased;
-                stored = &mut finish => return stored,
-                _ = beat.tick() => delivery.in_progress().await,
-                () = self.lifecycle.aborting() => return None,
-            }
-        }
-    }
-
-    /// Replies first: whoever waits does not wait for the log.
-    async fn conclude(&self, delivery: &Delivery, job: &Job, stored: Stored, gatherer: &Gatherer) {
-        let (mut outcome, is_first) = match stored {
-            Stored::First(outcome) => (outcome, true),
-            Stored::Earlier(outcome) => (outcome, false),
-        };
-        // The answer itself is not copied for the log.
-        let content = outcome.content.take();
-        let end = outcome.clone();
-        self.reply(delivery, job, Outcome { content, ..outcome }, gatherer).await;
-        if is_first {
-            self.metrics.job_finished(job.channel, end.status);
-            self.metrics.tokens_used(end.usage);
-            log_end(job, &end);
-        } else {
-            info!(status = %end.status, "another run of the job had ended first");
-        }
-    }
-
-    /// Tells who waits and acknowledges: all that the job caused is stored by now.
-    async fn reply(&self, delivery: &Delivery, job: &Job, outcome: Outcome, gatherer: &Gatherer) {
-        self.replies.terminal(job.reply_to, gatherer.terminal(outcome)).await;
-        delivery.ack().await;
-    }
-
-    async fn hand_back(&self, delivery: &Delivery, job: &Job, delay: Option<Duration>) {
-        if delivery.info().attempt.delivery > 1
-            && let Err(error) = self.store.forget_start(job.id).await
-        {
-            warn!(%error, "could not take back a counted start");
-        }
-        delivery.retry_after(delay).await;
-    }
-
     async fn bury_unreadable(&self, delivery: &Delivery, error: &EnvelopeError) {
         error!(%error, subject = delivery.subject(), "a job cannot be read");
         let id = delivery.subject().rsplit('.').next().and_then(|id| id.parse().ok()).unwrap_or_else(MessageId::new);
@@ -269,19 +216,4 @@ pub fn failed(code: FailureCode, message: &str, attempts: u32) -> Outcome {
         started_at: None,
         completed_at: Millis::now(),
     }
-}
-
-fn log_end(job: &Job, outcome: &Outcome) {
-    let run_ms = outcome.started_at.map(|started| outcome.completed_at.0 - started.0);
-    info!(
-        channel = %job.channel,
-        agent.id = %job.agent,
-        status = %outcome.status,
-        failure = outcome.failure.as_ref().map(|failure| failure.code.name()),
-        attempts = outcome.attempts,
-        run_ms,
-        input_tokens = outcome.usage.input_tokens,
-        output_tokens = outcome.usage.output_tokens,
-        "job ended"
-    );
 }

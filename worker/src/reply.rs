@@ -18,6 +18,7 @@ use tokio::{
 pub struct Gatherer {
     id: MessageId,
     wait: Duration,
+    begun: Instant,
     state: Mutex<State>,
     said: Notify,
 }
@@ -31,13 +32,17 @@ struct State {
     text: String,
     /// When the oldest gathered piece came.
     since: Option<Instant>,
+    /// Whether it was said that the run has begun.
+    announced: bool,
+    /// Whether any text has left.
+    spoken: bool,
 }
 
 impl Gatherer {
-    /// Gathers each piece for at most `wait`.
+    /// Gathers each piece for at most `wait`, for a run that begins now.
     pub fn new(id: MessageId, attempt: Attempt, wait: Duration) -> Self {
-        let state = State { attempt, n: 0, at: 0, text: String::new(), since: None };
-        Self { id, wait, state: Mutex::new(state), said: Notify::new() }
+        let state = State { attempt, n: 0, at: 0, text: String::new(), since: None, announced: false, spoken: false };
+        Self { id, wait, begun: Instant::now(), state: Mutex::new(state), said: Notify::new() }
     }
 
     /// Takes a piece of text. Never blocks.
@@ -61,13 +66,14 @@ impl Gatherer {
 
     /// Whether any text of this run has left.
     pub fn has_spoken(&self) -> bool {
-        self.state().n > 0
+        self.state().spoken
     }
 
-    /// Waits until gathered text is due, and takes it as a frame.
+    /// Waits until something is due, and takes it as a frame: first that the run has begun, which an answer that is
+    /// complete within the time of gathering never says, then gathered text.
     pub async fn due(&self) -> Frame {
         loop {
-            let since = self.state().since;
+            let since = self.oldest();
             match since {
                 None => self.said.notified().await,
                 Some(since) => {
@@ -91,14 +97,28 @@ impl Gatherer {
         frame
     }
 
+    /// Since when the next frame gathers.
+    fn oldest(&self) -> Option<Instant> {
+        let state = self.state();
+        if state.announced { state.since } else { Some(self.begun) }
+    }
+
     fn take(&self) -> Option<Frame> {
         let mut state = self.state();
-        state.since.take()?;
-        let text = std::mem::take(&mut state.text);
-        let (at, n) = (state.at, state.n);
-        state.at += text.len();
+        let body = if state.announced {
+            state.since.take()?;
+            let text = std::mem::take(&mut state.text);
+            let at = state.at;
+            state.at += text.len();
+            state.spoken = true;
+            FrameBody::Delta { at, text }
+        } else {
+            state.announced = true;
+            FrameBody::Started {}
+        };
+        let n = state.n;
         state.n += 1;
-        Some(Frame { id: self.id, attempt: state.attempt, n, body: FrameBody::Delta { at, text } })
+        Some(Frame { id: self.id, attempt: state.attempt, n, body })
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -122,21 +142,40 @@ mod tests {
         }
     }
 
+    async fn announced() -> Gatherer {
+        let gatherer = gatherer();
+        assert_eq!(gatherer.due().await.body, FrameBody::Started {});
+        gatherer
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_says_first_that_it_has_begun_but_not_at_once() {
+        let gatherer = gatherer();
+        gatherer.say("early");
+        let begun = Instant::now();
+        let frame = gatherer.due().await;
+        assert_eq!((frame.body, frame.n), (FrameBody::Started {}, 0));
+        assert!(begun.elapsed() >= Duration::from_millis(20) && !gatherer.has_spoken());
+        let frame = gatherer.due().await;
+        assert_eq!((delta(&frame), frame.n), ((0, "early"), 1));
+        assert!(gatherer.has_spoken());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn pieces_that_come_together_leave_together() {
-        let gatherer = gatherer();
+        let gatherer = announced().await;
         gatherer.say("one ");
         gatherer.say("two");
         let frame = gatherer.due().await;
-        assert_eq!((delta(&frame), frame.n), ((0, "one two"), 0));
+        assert_eq!((delta(&frame), frame.n), ((0, "one two"), 1));
         gatherer.say(" three");
         let frame = gatherer.due().await;
-        assert_eq!((delta(&frame), frame.n), ((7, " three"), 1));
+        assert_eq!((delta(&frame), frame.n), ((7, " three"), 2));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_restart_begins_again_at_zero() {
-        let gatherer = gatherer();
+        let gatherer = announced().await;
         gatherer.say("lost");
         gatherer.restart();
         gatherer.say("anew");
@@ -146,7 +185,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nothing_said_is_nothing_due() {
-        let gatherer = gatherer();
+        let gatherer = announced().await;
         let due = tokio::time::timeout(Duration::from_secs(60), gatherer.due()).await;
         assert!(due.is_err() && !gatherer.has_spoken());
     }

@@ -48,7 +48,8 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// Runs `agent` for `job`, which is begun for the `starts`th time.
+    /// Runs `agent` for `job`, which is begun for the `starts`th time. Dropping the future stops the run at once; what
+    /// it has used until then stands in `meter`.
     pub async fn run(
         &self,
         delivery: &Delivery,
@@ -56,16 +57,16 @@ impl Runner {
         agent: &Agent,
         gatherer: &Gatherer,
         starts: u32,
+        meter: &mut Meter,
     ) -> Ran {
         let started_at = Millis::now();
         self.metrics.job_waited(started_at.since(job.created_at));
         let begun = Instant::now();
-        let mut meter = Meter::default();
         let mut say = |event: Event<'_>| match event {
             Event::Text(text) => gatherer.say(text),
             Event::Restarted => gatherer.restart(),
         };
-        let mut work = std::pin::pin!(self.runtime.run(agent, job, begun + self.limit, &mut say, &mut meter));
+        let mut work = std::pin::pin!(self.runtime.run(agent, job, begun + self.limit, &mut say, meter));
         let mut beat = interval_at(begun + self.heartbeat, self.heartbeat);
         let mut row_due = true;
         let result = loop {

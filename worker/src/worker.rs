@@ -9,6 +9,7 @@ use common::{
     metrics::Metrics,
     ops,
     queue::{
+        cancel::CancelReceiver,
         config::{QueueConfig, StreamLimits},
         connection::Connection,
         consumer::Puller,
@@ -23,6 +24,7 @@ use tracing::{info, warn};
 use crate::{
     agent::runtime::{Runtime, RuntimeConfig},
     agents::Agents,
+    cancels,
     config::WorkerConfig,
     finisher::Finisher,
     pipeline::Pipeline,
@@ -90,6 +92,7 @@ impl Worker {
         };
         let pipeline = Pipeline {
             replies,
+            cancels: Arc::default(),
             finisher: Finisher::start(store.clone(), &lifecycle),
             agents: Agents::new(store.clone()),
             runner,
@@ -111,6 +114,11 @@ impl Worker {
         lifecycle.spawn(keep_events(connection.clone(), self.streams, lifecycle.clone()));
         if let Some(ack_wait) = queue_is_fit(&connection, &lifecycle).await {
             self.pipeline.runner.heartbeat = ack_wait / 3;
+            // Before the first pull, on the same connection: what was stopped before its job comes is heard first.
+            let receiver = CancelReceiver::subscribe(&connection).await?;
+            let cancels = self.pipeline.cancels.clone();
+            let (link, inner) = (connection.link(), lifecycle.clone());
+            lifecycle.spawn_background(cancels::listen(cancels, receiver, link, store.clone(), inner));
             let puller = Puller::new(connection.clone(), config.concurrency, ack_wait);
             info!(concurrency = config.concurrency, "pulling jobs");
             lifecycle.spawn(pool::run(puller, Arc::new(self.pipeline), lifecycle.clone()));

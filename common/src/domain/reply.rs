@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     account::MicroCredits,
-    failure::Failure,
+    failure::{Failure, FailureCode},
     ids::MessageId,
     message::{MessageStatus, Usage},
     time::Millis,
@@ -55,6 +55,24 @@ pub struct Outcome {
     pub started_at: Option<Millis>,
     /// When it ended.
     pub completed_at: Millis,
+}
+
+impl Outcome {
+    /// The end of a message that its caller stopped at `at`, before anything was used.
+    pub fn cancelled(at: Millis) -> Self {
+        let message = "the message was cancelled".to_owned();
+        Self {
+            status: MessageStatus::Cancelled,
+            content: None,
+            model: None,
+            usage: Usage::default(),
+            credits_charged: 0,
+            failure: Some(Failure { code: FailureCode::Cancelled, message, retryable: false }),
+            attempts: 0,
+            started_at: None,
+            completed_at: at,
+        }
+    }
 }
 
 /// One message from a worker to whoever follows a job.
