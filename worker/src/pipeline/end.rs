@@ -3,11 +3,17 @@
 use std::{sync::Arc, time::Duration};
 
 use common::{
-    domain::{job::Job, message::MessageStatus, reply::Outcome},
+    domain::{
+        job::Job,
+        message::{MessageStatus, Usage},
+        reply::Outcome,
+        time::Millis,
+    },
     queue::delivery::Delivery,
+    retry::Pauses,
 };
-use tokio::time::{Instant, interval_at};
-use tracing::{info, warn};
+use tokio::time::{Instant, interval_at, sleep};
+use tracing::{error, info, warn};
 
 use super::{Pipeline, STORE_DELAY};
 use crate::{finisher::Stored, reply::Gatherer};
@@ -15,12 +21,21 @@ use crate::{finisher::Stored, reply::Gatherer};
 impl Pipeline {
     /// Stores the end and tells who waits, or hands the job back when that cannot be done.
     pub(super) async fn finish(&self, delivery: &mut Delivery, job: Arc<Job>, outcome: Outcome, gatherer: &Gatherer) {
-        match self.store_end(delivery, &job, outcome).await {
-            Some(Stored::First(outcome)) => self.conclude(delivery, &job, outcome, gatherer).await,
-            Some(Stored::Earlier(earlier)) => self.conclude_late(delivery, &job, earlier, gatherer).await,
-            None if self.lifecycle.is_aborting() => self.hand_back(delivery, &job, None).await,
+        let (used, model) = (outcome.usage, outcome.model.clone());
+        let Some(stored) = self.store_end(delivery, &job, outcome).await else {
+            if self.lifecycle.is_aborting() {
+                return self.hand_back(delivery, &job, None).await;
+            }
             // It counts as a start: an end that can never be stored must not be run for ever.
-            None => delivery.retry_after(Some(STORE_DELAY)).await,
+            return delivery.retry_after(Some(STORE_DELAY)).await;
+        };
+        let (Stored::First(end) | Stored::Earlier(end)) = &stored;
+        if end.status == MessageStatus::Cancelled && used != Usage::default() {
+            self.charge_cancelled(&job, used, model.as_deref()).await;
+        }
+        match stored {
+            Stored::First(outcome) => self.conclude(delivery, &job, outcome, gatherer).await,
+            Stored::Earlier(outcome) => self.conclude_late(delivery, &job, outcome, gatherer).await,
         }
     }
 
@@ -55,17 +70,35 @@ impl Pipeline {
         let end = outcome.clone();
         self.reply(delivery, job, Outcome { content, ..outcome }, gatherer).await;
         self.metrics.job_finished(job.channel, end.status);
-        self.metrics.tokens_used(end.usage);
+        if end.status != MessageStatus::Cancelled {
+            self.metrics.tokens_used(end.usage);
+        }
         log_end(job, &end);
     }
 
     /// Another end was stored first.
     async fn conclude_late(&self, delivery: &Delivery, job: &Job, earlier: Outcome, gatherer: &Gatherer) {
         let status = earlier.status;
-        let cancelled = status == MessageStatus::Cancelled;
         self.reply(delivery, job, earlier, gatherer).await;
-        let who = if cancelled { "its caller" } else { "another run of the job" };
+        let who = if status == MessageStatus::Cancelled { "its caller" } else { "another run of the job" };
         info!(%status, "{who} had ended first");
+    }
+
+    /// Charges what a cancelled job has used, also when the database is away for a while: nobody else knows it.
+    async fn charge_cancelled(&self, job: &Job, used: Usage, model: Option<&str>) {
+        let mut pauses = Pauses::new(Duration::from_millis(50), Duration::from_secs(2), None);
+        loop {
+            match self.store.charge_cancelled(job, used, model, Millis::now()).await {
+                Ok(true) => return self.metrics.tokens_used(used),
+                Ok(false) => return,
+                Err(error) if error.is_transient() => warn!(%error, "could not charge a cancelled job; trying again"),
+                Err(error) => return error!(%error, "a cancelled job cannot be charged"),
+            }
+            tokio::select! {
+                () = sleep(pauses.next_pause().unwrap_or_default()) => {}
+                () = self.lifecycle.aborting() => return,
+            }
+        }
     }
 
     /// Tells who waits and acknowledges: all that the job caused is stored by now.
