@@ -8,10 +8,9 @@ use std::{sync::Arc, time::Duration};
 use common::{
     domain::{
         event::Callback,
-        failure::{Failure, FailureCode},
         ids::{AgentId, MessageId},
         job::{Job, Turn},
-        message::{MessageStatus, Usage},
+        message::MessageStatus,
         object::MessageObject,
         reply::Outcome,
         time::Millis,
@@ -329,19 +328,9 @@ impl Found {
 /// The end that a caller gives a message. What it used until then is charged by the worker that ran it.
 fn cancelled(object: &MessageObject) -> Outcome {
     Outcome {
-        status: MessageStatus::Cancelled,
-        content: None,
-        model: None,
-        usage: Usage::default(),
-        credits_charged: 0,
-        failure: Some(Failure {
-            code: FailureCode::Cancelled,
-            message: "the message was cancelled".to_owned(),
-            retryable: true,
-        }),
         attempts: object.attempts,
         started_at: object.started_at.map(|moment| moment.0),
-        completed_at: Millis::now(),
+        ..Outcome::cancelled(Millis::now())
     }
 }
 

@@ -26,6 +26,7 @@ mod queue;
 mod real_model;
 mod redelivery;
 mod reference;
+mod stopping;
 mod streaming;
 mod submit;
 mod unanswered;

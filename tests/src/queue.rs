@@ -33,7 +33,7 @@ impl Queue {
         let folder = TempDir::new().expect("a folder");
         let nats = Nats::start(folder.path()).await.expect("a server");
         let queue = Self { nats, _folder: folder };
-        let control = Control::connect(&queue.config(QueueRole::Admin)).await.expect("a connection");
+        let control = Control::connect(&config(&queue.nats, QueueRole::Admin)).await.expect("a connection");
         control.migrate(&limits()).await.expect("the streams");
         control.close().await;
         queue
@@ -41,20 +41,25 @@ impl Queue {
 
     /// A connection in the name of `role`, which is up.
     pub async fn connect(&self, role: QueueRole) -> Connection {
-        let connection = Connection::open(&self.config(role)).await.expect("an address");
-        assert!(connection.wait_until_up(Duration::from_secs(30)).await, "no connection");
-        connection
+        connect(&self.nats, role).await
     }
+}
 
-    fn config(&self, role: QueueRole) -> QueueConfig {
-        let user = match role {
-            QueueRole::Admin => "admin",
-            QueueRole::Gateway => "gateway",
-            QueueRole::Worker => "worker",
-        };
-        let credentials = Some((user.to_owned(), PASSWORD.to_owned()));
-        QueueConfig { url: self.nats.url(), credentials, role, monitor_url: None }
-    }
+/// A connection to `nats` in the name of `role`, which is up.
+pub async fn connect(nats: &Nats, role: QueueRole) -> Connection {
+    let connection = Connection::open(&config(nats, role)).await.expect("an address");
+    assert!(connection.wait_until_up(Duration::from_secs(30)).await, "no connection");
+    connection
+}
+
+fn config(nats: &Nats, role: QueueRole) -> QueueConfig {
+    let user = match role {
+        QueueRole::Admin => "admin",
+        QueueRole::Gateway => "gateway",
+        QueueRole::Worker => "worker",
+    };
+    let credentials = Some((user.to_owned(), PASSWORD.to_owned()));
+    QueueConfig { url: nats.url(), credentials, role, monitor_url: None }
 }
 
 /// The limits of a test's streams.

@@ -67,7 +67,7 @@ impl Outcome {
             model: None,
             usage: Usage::default(),
             credits_charged: 0,
-            failure: Some(Failure { code: FailureCode::Cancelled, message, retryable: false }),
+            failure: Some(Failure { code: FailureCode::Cancelled, message, retryable: true }),
             attempts: 0,
             started_at: None,
             completed_at: at,
