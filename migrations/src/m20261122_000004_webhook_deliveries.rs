@@ -30,7 +30,7 @@ impl MigrationTrait for Migration {
         for index in [
             "CREATE INDEX webhook_targets_failing_ready_at ON webhook_targets (failing, ready_at) \
              WHERE ready_at IS NOT NULL",
-            "CREATE INDEX webhook_deliveries_target_id_next_at ON webhook_deliveries (target_id, next_at) \
+            "CREATE INDEX webhook_deliveries_target_id_next_at_id ON webhook_deliveries (target_id, next_at, id) \
              WHERE status = 'pending'",
             "CREATE INDEX webhook_deliveries_endpoint_id_id ON webhook_deliveries (endpoint_id, id) \
              WHERE endpoint_id IS NOT NULL",
