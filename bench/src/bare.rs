@@ -41,7 +41,8 @@ use crate::{
 };
 
 const STREAM: &str = "BARE";
-const CALL_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
+/// How long one call may take.
+pub const CALL_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
 
 type Waiting = HashMap<String, oneshot::Sender<()>>;
 
@@ -129,7 +130,11 @@ async fn work(client: Client, consumer: String, end: Bytes) -> Result<()> {
     Ok(())
 }
 
-async fn connect(nats: &Nats) -> Result<Client> {
+/// A connection that may do everything.
+///
+/// # Errors
+/// When the server is not there.
+pub async fn connect(nats: &Nats) -> Result<Client> {
     let config = nats.config(QueueRole::Admin);
     let (user, password) = config.credentials.unwrap_or_default();
     Ok(ConnectOptions::with_user_and_password(user, password).connect(config.url).await?)

@@ -12,6 +12,7 @@ mod nats;
 mod options;
 mod payload;
 mod procfs;
+mod publish;
 mod request;
 mod rounds;
 mod sample;

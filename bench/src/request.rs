@@ -9,11 +9,21 @@ use crate::{http::Connection, payload::PROMPT};
 /// Hexadecimal digits of a nonce.
 const NONCE: usize = 16;
 
-/// A chat that is ready to be sent.
+/// A request that is ready to be sent.
 #[derive(Clone)]
 pub struct Request {
     bytes: Vec<u8>,
     nonce_at: usize,
+    wants: Wants,
+}
+
+/// What is an answer to it.
+#[derive(Clone, Copy)]
+enum Wants {
+    /// 200 with the prompt in it.
+    Echo,
+    /// 202.
+    Acceptance,
 }
 
 impl Request {
@@ -27,9 +37,20 @@ impl Request {
         let script = if script.is_empty() { String::new() } else { format!("{script}\\n") };
         let nonce = "0".repeat(NONCE);
         let body = format!(r#"{{"employee_id":"{agent}","prompt":"{script}{nonce} {PROMPT}"}}"#);
-        let bytes = post(address, "/api/v1/chat", key, &body);
-        let nonce_at = bytes.len() - body.len() + body.find(&nonce).unwrap_or_default();
-        Self { bytes, nonce_at }
+        Self::of(address, "/api/v1/chat", key, &body, &nonce, Wants::Echo)
+    }
+
+    /// `POST /api/v1/messages` with the same question.
+    pub fn message(address: SocketAddr, key: &str, agent: &str) -> Self {
+        let nonce = "0".repeat(NONCE);
+        let body = format!(r#"{{"employee_id":"{agent}","prompt":"{nonce} {PROMPT}"}}"#);
+        Self::of(address, "/api/v1/messages", key, &body, &nonce, Wants::Acceptance)
+    }
+
+    fn of(address: SocketAddr, path: &str, key: &str, body: &str, nonce: &str, wants: Wants) -> Self {
+        let bytes = post(address, path, key, body);
+        let nonce_at = bytes.len() - body.len() + body.find(nonce).unwrap_or_default();
+        Self { bytes, nonce_at, wants }
     }
 
     /// Writes the nonce of call `number` of `caller` into it.
@@ -41,12 +62,16 @@ impl Request {
     /// Asks on `connection`.
     ///
     /// # Errors
-    /// When the connection breaks, or the answer is not a 200 to this very call.
+    /// When the connection breaks, or the answer is not the one to this very call.
     pub async fn ask(&self, connection: &mut Connection) -> Result<()> {
         let answer = connection.ask(&self.bytes).await?;
         let body = connection.body();
-        ensure!(answer.status == 200, "{}: {}", answer.status, String::from_utf8_lossy(body));
-        ensure!(self.is_answered_by(body), "the answer to another call: {}", String::from_utf8_lossy(body));
+        let (status, is_own) = match self.wants {
+            Wants::Echo => (200, self.is_answered_by(body)),
+            Wants::Acceptance => (202, true),
+        };
+        ensure!(answer.status == status, "{}: {}", answer.status, String::from_utf8_lossy(body));
+        ensure!(is_own, "the answer to another call: {}", String::from_utf8_lossy(body));
         Ok(())
     }
 

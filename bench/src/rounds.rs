@@ -10,6 +10,7 @@ use crate::{
     load::{self, Lengths},
     nats::{Durability, Nats},
     options::Options,
+    publish,
     sample::Sample,
     sites::Site,
     streams, waiting,
@@ -17,6 +18,8 @@ use crate::{
 
 /// Callers at a time.
 pub const CALLERS: [u32; 3] = [1, 64, 512];
+/// Callers at a time who submit without waiting.
+pub const ACCEPTING: u32 = 64;
 /// How long callers that wait take to arrive: all are there before the first one's 5 seconds are over.
 pub const ARRIVAL: Duration = Duration::from_secs(4);
 /// Who waits in (5): with which durability, how many, and whether they come all at once.
@@ -45,6 +48,10 @@ pub enum Row {
     Waiting(Durability, u32, bool),
     /// Streams; whether as shipped, with fragments gathered.
     Streams(bool),
+    /// Bare acknowledged publishes.
+    Publish(Durability),
+    /// Submissions without waiting; whether a worker runs them beside.
+    Accept(Durability, bool),
 }
 
 /// All samples of each line, in the order of the rounds.
@@ -62,7 +69,8 @@ pub async fn run(root: &Path, options: &Options, results: &mut Results) -> Resul
         round.paths(durability).await?;
     }
     round.waiting().await?;
-    round.streams().await
+    round.streams().await?;
+    round.accepting().await
 }
 
 struct Round<'a> {
@@ -139,6 +147,28 @@ impl Round<'_> {
         let site = Site::product(self.root, Durability::Shipped, &[slots]).await?;
         let sample = streams::run(&site, "5ms", 2).await?;
         self.note(Row::Streams(true), sample);
+        Ok(())
+    }
+
+    /// Bare publishes and the product's submissions back to back.
+    async fn accepting(&mut self) -> Result<()> {
+        if !self.options.has(7) {
+            return Ok(());
+        }
+        for durability in Durability::ALL {
+            let folder = TempDir::new_in(self.root)?;
+            let nats = Nats::start(durability, folder.path()).await?;
+            let sample = publish::run(&nats, ACCEPTING, self.lengths).await?;
+            self.note(Row::Publish(durability), sample);
+            drop(nats);
+            for is_run in [false, true] {
+                let mut site = Site::product(self.root, durability, &[]).await?;
+                site.worker = site.worker.filter(|_| is_run);
+                let message = site.message();
+                let sample = load::run(site.address, &message, ACCEPTING, self.lengths, site.processes()).await?;
+                self.note(Row::Accept(durability, is_run), sample);
+            }
+        }
         Ok(())
     }
 

@@ -93,6 +93,11 @@ impl Site {
         Request::chat(self.address, &self.key, &self.agent)
     }
 
+    /// The same without waiting for the answer.
+    pub fn message(&self) -> Request {
+        Request::message(self.address, &self.key, &self.agent)
+    }
+
     async fn until_answered(mut self) -> Result<Self> {
         let request = self.chat();
         let address = self.address;

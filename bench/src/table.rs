@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::{
     bars,
-    rounds::{ARRIVAL, Results, Row},
+    rounds::{ACCEPTING, ARRIVAL, Results, Row},
     sample::Sample,
 };
 
@@ -55,6 +55,11 @@ fn label(row: Row) -> (String, String, Option<u32>) {
             (format!("(5) waiting for a 5 s job, come {how}"), Some(durability), Some(callers))
         }
         Row::Streams(false) => ("(6) chunks, each fragment by itself, model at 2 ms".to_owned(), None, Some(100)),
+        Row::Publish(durability) => ("(7) bare acknowledged publish".to_owned(), Some(durability), Some(ACCEPTING)),
+        Row::Accept(durability, is_run) => {
+            let how = if is_run { ", run beside" } else { "" };
+            (format!("(7) POST /api/v1/messages{how}"), Some(durability), Some(ACCEPTING))
+        }
         Row::Streams(true) => ("(6) chunks, gathered for 20 ms, model at 5 ms".to_owned(), None, Some(100)),
     };
     (what, sync.map_or_else(String::new, |durability| durability.to_string()), callers)
@@ -105,7 +110,13 @@ mod tests {
     fn every_line_has_as_many_columns_as_the_head() {
         let columns = |line: &str| line.matches('|').count();
         let head = columns(HEAD.lines().next().expect("a head"));
-        for row in [Row::Echo(1), Row::Commit, Row::Waiting(Durability::Default, 2_000, true), Row::Streams(false)] {
+        for row in [
+            Row::Echo(1),
+            Row::Commit,
+            Row::Waiting(Durability::Default, 2_000, true),
+            Row::Streams(false),
+            Row::Accept(Durability::Default, true),
+        ] {
             let line = line(row, &Sample { answered: Some(3.0), memory: Some(1.0), ..Sample::default() });
             assert_eq!(columns(&line), head, "{line}");
         }
