@@ -11,5 +11,6 @@ pub mod queue;
 pub mod raw;
 pub mod schema;
 pub mod sink;
+pub mod sse;
 pub mod stack;
 pub mod webhook;
