@@ -21,6 +21,7 @@ ensure_demo() {
   say "making the demo account, its agent and key"
   admin account show demo >/dev/null 2>&1 || admin account create demo --email demo@example.com --verified >/dev/null
   admin channel on demo api >/dev/null
+  admin channel on demo webhooks >/dev/null
   DEMO_AGENT=$(admin agent apply demo "$root/agents.toml" | field id)
   DEMO_KEY=$(admin key create demo quickstart 2>/dev/null | field secret)
   printf 'DEMO_KEY=%s\nDEMO_AGENT=%s\n' "$DEMO_KEY" "$DEMO_AGENT" >"$data/demo.env"

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use common::{
     domain::{
         delivery::{Delivery, Try},
-        endpoint::{Endpoint, Secrets},
+        endpoint::{Endpoint, OLD_SECRET_LIFE, Secrets},
         ids::{AccountId, DeliveryId, EndpointId},
         time::Millis,
     },
@@ -28,8 +28,6 @@ use crate::{auth::caller::Caller, error::ApiError};
 
 /// How many endpoints an account may have: each makes a delivery of every message.
 pub const MOST_ENDPOINTS: u64 = 50;
-/// How long the secret before a rotation signs too.
-const OLD_SECRET_LIFE: Duration = Duration::from_hours(24);
 /// How long a change waits for the gateways that run to say that they know of it.
 const CONFIRM_LIMIT: Duration = Duration::from_secs(1);
 

@@ -7,7 +7,7 @@ use http::request::Parts;
 
 use crate::error::ApiError;
 
-/// The parameters that have not been read yet. Unknown ones are ignored; an empty one is as good as absent.
+/// The parameters that have not been read yet. Unknown ones are ignored.
 #[derive(Debug)]
 pub struct Parameters(Vec<(String, String)>);
 
@@ -35,7 +35,7 @@ impl Parameters {
                 return Err(fault(name, "is there twice"));
             }
         }
-        Ok(found.filter(|value| !value.is_empty()))
+        Ok(found)
     }
 
     /// A value that may be absent.
@@ -90,7 +90,8 @@ mod tests {
         assert_eq!(refused(query.text("a")), "`a` is there twice");
         assert_eq!(refused(query.within("n", 0, 0..=300)), "`n` has to be a number from 0 to 300");
         assert_eq!(refused(query.within("m", 0_u32, 0..=300)), "`m` has to be a number from 0 to 300");
-        assert_eq!(query.within("e", 7, 0..=300), Ok(7));
+        assert_eq!(refused(query.within("e", 7, 0..=300)), "`e` has to be a number from 0 to 300");
+        assert_eq!(query.within("gone", 7, 0..=300), Ok(7));
         assert_eq!(query.text("t"), Ok(Some("x y".to_owned())));
         assert_eq!(query.text("gone"), Ok(None));
     }

@@ -282,3 +282,21 @@ async fn dead_letters_can_be_listed_and_read(#[values(Database::Sqlite, Database
     assert_eq!(code(&stack, &["dead", "show", "not-a-uuid"]), 2);
     assert_eq!(model.calls().len(), 1, "a poisoned job is not run again");
 }
+
+#[rstest]
+#[tokio::test]
+async fn callbacks_have_a_secret_and_endpoints_are_listed(
+    #[values(Database::Sqlite, Database::Postgres)] database: Database,
+) {
+    let stack = Stack::on(database).gateways(0).workers(0).start().await;
+    let shown = stack.admin(&["webhook", "secret", "first"]);
+    let secret = shown["secret"].as_str().expect("a secret");
+    assert!(secret.starts_with("whsec_") && shown["previous_until"].is_null(), "{shown}");
+    assert_eq!(stack.admin(&["webhook", "secret", "first"]), shown);
+    let rotated = stack.admin(&["webhook", "secret", "first", "--rotate"]);
+    assert!(rotated["secret"] != shown["secret"] && rotated["previous_until"].is_string(), "{rotated}");
+    assert_eq!(stack.admin(&["webhook", "secret", "first"]), rotated);
+    assert_eq!(stack.admin(&["endpoint", "list", "first"]), json!([]));
+    assert_eq!(code(&stack, &["webhook", "secret", "nobody"]), 3);
+    assert_eq!(code(&stack, &["endpoint", "list", "nobody"]), 3);
+}

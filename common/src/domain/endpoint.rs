@@ -1,6 +1,6 @@
 //! Endpoints: addresses that an account registered to be told of events.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Duration};
 
 use super::{
     event::EventKind,
@@ -8,6 +8,9 @@ use super::{
     signing::SigningSecret,
     time::Millis,
 };
+
+/// How long the secret before a rotation signs too.
+pub const OLD_SECRET_LIFE: Duration = Duration::from_hours(24);
 
 /// Why an endpoint was switched off without its owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -75,3 +75,27 @@ pub(super) fn secrets(
         },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::try_join_all;
+
+    use super::*;
+    use crate::store::testing::{account, on_each_database};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn an_account_has_one_secret_until_it_is_rotated() {
+        on_each_database(async |store| {
+            let (owner, other) = (account(&store).await.id, account(&store).await.id);
+            let found = try_join_all((0..8).map(|_| store.callback_secrets(owner))).await.expect("secrets");
+            assert!(found.iter().all(|secrets| *secrets == found[0] && secrets.previous.is_none()));
+            assert_ne!(store.callback_secrets(other).await.expect("secrets"), found[0]);
+            let rotated = store.rotate_callback_secret(owner, Millis(7)).await.expect("secrets");
+            assert_eq!(rotated.previous, Some((found[0].current.clone(), Millis(7))));
+            assert_eq!(store.callback_secrets(owner).await.expect("secrets"), rotated);
+            let new = store.rotate_callback_secret(AccountId::new(), Millis(7)).await.expect("secrets");
+            assert!(new.previous.is_some());
+        })
+        .await;
+    }
+}

@@ -87,3 +87,80 @@ fn push_deliveries(new: &mut Vec<NewDelivery>, finish: &Finish, listeners: &[Lis
         new.extend(wanting.map(|(id, _)| delivery(TargetId::of_endpoint(*id), Some(*id), None)));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        domain::{endpoint::DisabledReason, event::Callback, ids::MessageId, job::Job},
+        store::{
+            claims::{Class, Due},
+            connection::Store,
+            testing::{
+                ROOMY, account, calling_back, cancelled, completed, endpoint, failed, job, notifying, on_each_database,
+            },
+        },
+    };
+
+    async fn due(store: &Store) -> Vec<Due> {
+        let claims = store.claim_targets(Class::Fresh, &ROOMY, Millis::now()).await.expect("claims");
+        claims.into_iter().flat_map(|claim| claim.deliveries).collect()
+    }
+
+    #[tokio::test]
+    async fn an_end_is_told_to_those_who_want_it() {
+        on_each_database(async |store| {
+            let (owner, other) = (account(&store).await.id, account(&store).await.id);
+            let (all, failures) =
+                (endpoint(&store, owner, &[]).await, endpoint(&store, owner, &[EventKind::MessageFailed]).await);
+            endpoint(&store, other, &[]).await;
+            let off = endpoint(&store, owner, &[]).await.id;
+            store.disable_endpoint(owner, off, DisabledReason::Failing).await.expect("to switch it off");
+            let callback =
+                Callback { url: "https://example.com/x".to_owned(), events: vec![EventKind::MessageCancelled] };
+            let both = Arc::new(Job { callback: Some(callback), ..Job::clone(&notifying(owner)) });
+            let (done, lost, quiet) = (notifying(owner), notifying(owner), job(owner));
+            let ends = [completed(&done, "done"), failed(&lost), completed(&quiet, "done"), cancelled(&both)];
+            store.finish(&ends).await.expect("to finish");
+            store.finish(&ends).await.expect("to find the ends");
+
+            let mut told: Vec<_> = due(&store).await.iter().map(|due| told(due)).collect();
+            let url = all.url.clone();
+            let mut wanted = vec![
+                (done.id, EventKind::MessageCompleted, Some(all.id), url.clone()),
+                (lost.id, EventKind::MessageFailed, Some(all.id), url.clone()),
+                (lost.id, EventKind::MessageFailed, Some(failures.id), failures.url),
+                (both.id, EventKind::MessageCancelled, Some(all.id), url),
+                (both.id, EventKind::MessageCancelled, None, "https://example.com/x".to_owned()),
+            ];
+            told.sort_by_key(|told| (told.0, told.2));
+            wanted.sort_by_key(|told| (told.0, told.2));
+            assert_eq!(told, wanted);
+        })
+        .await;
+    }
+
+    fn told(due: &Due) -> (MessageId, EventKind, Option<EndpointId>, String) {
+        let delivery = &due.delivery;
+        (delivery.message.expect("a message"), delivery.event, delivery.endpoint, due.url.clone())
+    }
+
+    #[tokio::test]
+    async fn what_nobody_listens_to_costs_nothing_more() {
+        on_each_database(async |store| {
+            let owner = AccountId::new();
+            let mut needed = Vec::new();
+            for job in [job(owner), job(owner), calling_back(owner, "https://example.com")] {
+                let before = store.queries();
+                store.finish(&[completed(&job, "done")]).await.expect("to finish");
+                needed.push(store.queries() - before);
+            }
+            assert_eq!(needed[0], needed[1]);
+            assert_eq!(needed[2], needed[1] + 2, "its delivery and its receiver");
+            assert_eq!(due(&store).await.len(), 1);
+        })
+        .await;
+    }
+}

@@ -206,3 +206,128 @@ async fn drop_orphans(write: &Write, ids: &[DeliveryId]) -> Result<(), StoreErro
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::endpoint::DisabledReason,
+        store::{
+            endpoints::EndpointChange,
+            testing::{ROOMY, account, calling_back, completed, endpoint, notifying, on_each_database},
+        },
+    };
+
+    async fn fresh(store: &Store, limits: &ClaimLimits, now: Millis) -> Vec<Claim> {
+        store.claim_targets(Class::Fresh, limits, now).await.expect("claims")
+    }
+
+    #[tokio::test]
+    async fn a_receiver_is_one_claimers_until_the_lease_is_over() {
+        on_each_database(async |store| {
+            let owner = account(&store).await.id;
+            let endpoint = endpoint(&store, owner, &[]).await;
+            let ends: Vec<_> = (0..5).map(|_| completed(&notifying(owner), "done")).collect();
+            store.finish(&ends[..3]).await.expect("to finish");
+            let now = Millis::now();
+            let two = ClaimLimits { each: 2, ..ROOMY };
+            let claims = fresh(&store, &two, now).await;
+            let ([claim], true) = (&claims[..], claims[0].deliveries.len() == 2) else { panic!("{claims:?}") };
+            assert_eq!((claim.proven, claim.failures, claim.failing_since), (false, 0, None));
+            assert_eq!(claim.deliveries[0].secrets, endpoint.secrets);
+            assert!(claim.deliveries[0].delivery.id < claim.deliveries[1].delivery.id);
+
+            store.finish(&ends[3..]).await.expect("to finish");
+            assert!(fresh(&store, &ROOMY, now).await.is_empty(), "it is taken");
+            let later = now.plus(two.lease);
+            assert_eq!(fresh(&store, &ROOMY, later).await[0].deliveries.len(), 5, "its claimer is gone");
+            store.release_target(claim.target, claim.token, later).await.expect("to release");
+            assert!(fresh(&store, &ROOMY, later).await.is_empty(), "it is somebody else's");
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_released_receiver_is_there_at_once_and_behind_the_others() {
+        on_each_database(async |store| {
+            let (first, second) = (account(&store).await.id, account(&store).await.id);
+            let one = ClaimLimits { targets: 1, each: 1, ..ROOMY };
+            for owner in [first, first, second] {
+                store.finish(&[completed(&calling_back(owner, "https://example.com"), "done")]).await.expect("an end");
+            }
+            let now = Millis::now().plus(Duration::from_secs(1));
+            let claim = fresh(&store, &one, now).await.remove(0);
+            assert_eq!(claim.deliveries[0].delivery.account, first);
+            store.release_target(claim.target, claim.token, now).await.expect("to release");
+            let claims = fresh(&store, &one, now).await;
+            assert_eq!(claims[0].deliveries[0].delivery.account, second);
+            assert_eq!(fresh(&store, &one, now).await[0].target, claim.target);
+            assert_eq!(claims[0].deliveries[0].secrets, store.callback_secrets(second).await.expect("secrets"));
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_backlog_is_in_nobodys_way() {
+        on_each_database(async |store| {
+            let owner = account(&store).await.id;
+            let ends: Vec<_> =
+                (0..500).map(|_| completed(&calling_back(owner, "https://dead.example.com"), "done")).collect();
+            store.finish(&ends).await.expect("to finish");
+            let held = fresh(&store, &ClaimLimits { each: 3, ..ROOMY }, Millis::now()).await;
+            assert_eq!(held[0].deliveries.len(), 3);
+            store.finish(&[completed(&calling_back(owner, "https://example.com"), "done")]).await.expect("an end");
+            let before = store.queries();
+            let claims = fresh(&store, &ROOMY, Millis::now()).await;
+            assert_eq!((claims.len(), &*claims[0].deliveries[0].url), (1, "https://example.com"));
+            assert!(store.queries() - before <= 6, "{}", store.queries() - before);
+            let before = store.queries();
+            assert!(fresh(&store, &ROOMY, Millis::now()).await.is_empty());
+            assert_eq!(store.queries() - before, 1, "when nothing is due");
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn what_is_pending_goes_with_its_endpoint() {
+        on_each_database(async |store| {
+            let owner = account(&store).await.id;
+            let [off, gone, behaved] = [
+                endpoint(&store, owner, &[]).await.id,
+                endpoint(&store, owner, &[]).await.id,
+                endpoint(&store, owner, &[]).await.id,
+            ];
+            store.finish(&[completed(&notifying(owner), "done")]).await.expect("to finish");
+            let change = EndpointChange { enabled: Some(false), ..EndpointChange::default() };
+            store.update_endpoint(owner, off, &change).await.expect("to switch it off");
+            store.delete_endpoint(owner, gone).await.expect("to delete it");
+            store.disable_endpoint(owner, behaved, DisabledReason::Gone).await.expect("to switch it off");
+            assert!(fresh(&store, &ROOMY, Millis::now()).await.is_empty());
+            for id in [off, gone, behaved] {
+                let log = store.deliveries(owner, id, None, 9).await.expect("the log");
+                assert_eq!(log[0].0.status, DeliveryStatus::Dropped);
+            }
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_delivery_that_came_too_late_for_its_endpoint_is_dropped_when_due() {
+        use sea_orm::ConnectionTrait as _;
+
+        on_each_database(async |store| {
+            let owner = account(&store).await.id;
+            let id = endpoint(&store, owner, &[]).await.id;
+            store.finish(&[completed(&notifying(owner), "done")]).await.expect("to finish");
+            let off = "UPDATE webhook_endpoints SET enabled = FALSE";
+            store.db.execute_unprepared(off).await.expect("as if at the same moment");
+            assert!(fresh(&store, &ROOMY, Millis::now()).await.is_empty());
+            let log = store.deliveries(owner, id, None, 9).await.expect("the log");
+            assert_eq!(log[0].0.status, DeliveryStatus::Dropped);
+            let before = store.queries();
+            assert!(fresh(&store, &ROOMY, Millis::now()).await.is_empty());
+            assert_eq!(store.queries() - before, 1, "its receiver is at rest");
+        })
+        .await;
+    }
+}

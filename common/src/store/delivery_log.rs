@@ -204,3 +204,120 @@ fn try_from_row(row: webhook_try::Model) -> Result<Try, StoreError> {
         duration_ms: stored::count("duration", row.duration_ms)?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        domain::{delivery::DeliveryStatus, endpoint::DisabledReason},
+        store::{
+            claims::{Claim, Class},
+            settlements::{Then, Verdict},
+            testing::{ROOMY, account, completed, endpoint, notifying, on_each_database, tried},
+        },
+    };
+
+    const PAUSE: Then = Then::Release(Duration::from_mins(1));
+
+    async fn claims(store: &Store, class: Class, now: Millis) -> Vec<Claim> {
+        store.claim_targets(class, &ROOMY, now).await.expect("claims")
+    }
+
+    #[tokio::test]
+    async fn the_log_comes_in_pages_and_to_its_owner() {
+        on_each_database(async |store| {
+            let (owner, other) = (account(&store).await.id, account(&store).await.id);
+            let id = endpoint(&store, owner, &[]).await.id;
+            let ends: Vec<_> = (0..5).map(|_| completed(&notifying(owner), "done")).collect();
+            store.finish(&ends).await.expect("to finish");
+            let all = store.deliveries(owner, id, None, 9).await.expect("the log");
+            assert_eq!(all.len(), 5);
+            let first = store.deliveries(owner, id, None, 2).await.expect("the log");
+            let rest = store.deliveries(owner, id, Some(first[1].0.id), 9).await.expect("the log");
+            assert_eq!([first, rest].concat(), all);
+            assert!(store.deliveries(other, id, None, 9).await.expect("the log").is_empty());
+            let one = store.delivery(owner, all[0].0.id).await.expect("an answer");
+            assert_eq!(one.as_ref(), Some(&all[0]));
+            assert!(store.delivery(other, all[0].0.id).await.expect("an answer").is_none());
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_replay_is_due_at_once_with_the_whole_schedule() {
+        on_each_database(async |store| {
+            let (owner, other) = (account(&store).await.id, account(&store).await.id);
+            let endpoint = endpoint(&store, owner, &[]).await.id;
+            store.finish(&[completed(&notifying(owner), "done")]).await.expect("to finish");
+            let now = Millis::now();
+            let claim = claims(&store, Class::Fresh, now).await.remove(0);
+            let id = claim.deliveries[0].delivery.id;
+            store.settle(&[tried(&claim, &claim.deliveries[0], Verdict::Failed, PAUSE, now)], now).await.expect("lost");
+            assert!(claims(&store, Class::Retry, now).await.is_empty());
+
+            let replay = async |account, id| store.replay_delivery(account, id, now).await.expect("an answer");
+            assert_eq!(replay(other, id).await, Replayed::Missing);
+            assert_eq!(replay(owner, DeliveryId::new()).await, Replayed::Missing);
+            assert_eq!(replay(owner, id).await, Replayed::Again);
+            let claim = claims(&store, Class::Retry, now).await.remove(0);
+            let again = &claim.deliveries[0].delivery;
+            assert_eq!((again.id, again.tries, again.step), (id, 1, 0));
+            store
+                .settle(&[tried(&claim, &claim.deliveries[0], Verdict::Delivered, PAUSE, now)], now)
+                .await
+                .expect("it");
+            let (delivery, tries) = store.delivery(owner, id).await.expect("an answer").expect("the delivery");
+            assert_eq!((delivery.status, tries.len()), (DeliveryStatus::Delivered, 2));
+
+            store.disable_endpoint(owner, endpoint, DisabledReason::Failing).await.expect("to switch it off");
+            assert_eq!(replay(owner, id).await, Replayed::Disabled);
+            store.delete_endpoint(owner, endpoint).await.expect("to delete it");
+            assert_eq!(replay(owner, id).await, Replayed::Disabled);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_can_be_tried_out_in_a_pause_and_while_it_is_off() {
+        on_each_database(async |store| {
+            let (owner, other) = (account(&store).await.id, account(&store).await.id);
+            let endpoint = endpoint(&store, owner, &[EventKind::MessageExpired]).await.id;
+            let now = Millis::now();
+            let test = async |account| store.test_endpoint(account, endpoint, now).await.expect("an answer");
+            assert_eq!(test(other).await, None);
+            let id = test(owner).await.expect("a delivery");
+            let claim = claims(&store, Class::Fresh, now).await.remove(0);
+            let delivery = &claim.deliveries[0].delivery;
+            assert_eq!((delivery.id, delivery.event, delivery.message), (id, EventKind::WebhookTest, None));
+            store.settle(&[tried(&claim, &claim.deliveries[0], Verdict::Failed, PAUSE, now)], now).await.expect("lost");
+            store.disable_endpoint(owner, endpoint, DisabledReason::Gone).await.expect("to switch it off");
+            let again = test(owner).await.expect("a delivery");
+            let claim = claims(&store, Class::Retry, now).await.remove(0);
+            assert_eq!(claim.deliveries[0].delivery.id, again);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn what_is_old_and_over_is_forgotten() {
+        on_each_database(async |store| {
+            let owner = account(&store).await.id;
+            let id = endpoint(&store, owner, &[]).await.id;
+            store.finish(&[completed(&notifying(owner), "a"), completed(&notifying(owner), "b")]).await.expect("ends");
+            let now = Millis::now();
+            let claim = claims(&store, Class::Fresh, now).await.remove(0);
+            let done = tried(&claim, &claim.deliveries[0], Verdict::Delivered, Then::Release(Duration::ZERO), now);
+            store.settle(&[done], now).await.expect("to settle");
+            let hour = Duration::from_hours(1);
+            assert_eq!(store.forget_old_deliveries(now.minus(hour)).await.expect("housekeeping"), 0);
+            assert_eq!(store.forget_old_deliveries(now.plus(hour)).await.expect("housekeeping"), 1);
+            let left = store.deliveries(owner, id, None, 9).await.expect("the log");
+            assert_eq!((left.len(), left[0].0.status), (1, DeliveryStatus::Pending));
+            assert_eq!(claims(&store, Class::Fresh, now).await.len(), 1, "its receiver is still there");
+            assert_eq!(webhook_try::Entity::find().all(&store.db).await.expect("tries"), []);
+        })
+        .await;
+    }
+}

@@ -251,3 +251,89 @@ pub(super) fn from_row(row: Model) -> Result<Endpoint, StoreError> {
         created_at: Millis(row.created_at),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::{join_all, try_join_all};
+
+    use super::*;
+    use crate::store::testing::{account, endpoint, on_each_database};
+
+    async fn has_endpoints(store: &Store, account: AccountId) -> bool {
+        let found = store.account_named(&account.to_string()).await.expect("an answer");
+        found.expect("the account").has_endpoints
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_is_its_accounts_own() {
+        on_each_database(async |store| {
+            let (owner, other) = (account(&store).await.id, account(&store).await.id);
+            let made = endpoint(&store, owner, &[EventKind::MessageFailed]).await;
+            let found = store.endpoint(owner, made.id).await.expect("an answer").expect("the endpoint");
+            assert_eq!((found.url, found.events, found.secrets), (made.url, made.events, made.secrets));
+            assert!(has_endpoints(&store, owner).await && !has_endpoints(&store, other).await);
+            assert!(store.endpoint(other, made.id).await.expect("an answer").is_none());
+            assert!(store.endpoints(other).await.expect("endpoints").is_empty());
+            let off = EndpointChange { enabled: Some(false), ..EndpointChange::default() };
+            assert!(store.update_endpoint(other, made.id, &off).await.expect("an answer").is_none());
+            assert!(store.rotate_endpoint_secret(other, made.id, Millis(0)).await.expect("an answer").is_none());
+            assert!(!store.disable_endpoint(other, made.id, DisabledReason::Gone).await.expect("an answer"));
+            assert!(!store.delete_endpoint(other, made.id).await.expect("an answer"));
+            assert!(store.endpoints(owner).await.expect("endpoints")[0].enabled);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_changes_by_its_owner_and_by_its_behaviour() {
+        on_each_database(async |store| {
+            let owner = account(&store).await.id;
+            let made = endpoint(&store, owner, &[]).await;
+            let nothing = EndpointChange::default();
+            let same = store.update_endpoint(owner, made.id, &nothing).await.expect("an answer").expect("it");
+            assert_eq!((same.url, same.enabled), (made.url, true));
+            assert!(store.disable_endpoint(owner, made.id, DisabledReason::Gone).await.expect("an answer"));
+            assert!(!store.disable_endpoint(owner, made.id, DisabledReason::Failing).await.expect("it was off"));
+            let off = store.endpoint(owner, made.id).await.expect("an answer").expect("it");
+            assert_eq!((off.enabled, off.disabled_reason), (false, Some(DisabledReason::Gone)));
+            assert!(!has_endpoints(&store, owner).await);
+            let change = EndpointChange {
+                url: Some("https://example.com/new".to_owned()),
+                events: Some(vec![EventKind::MessageExpired]),
+                enabled: Some(true),
+            };
+            let on = store.update_endpoint(owner, made.id, &change).await.expect("an answer").expect("it");
+            assert_eq!((on.enabled, on.disabled_reason), (true, None));
+            assert_eq!((on.url.as_str(), on.events), ("https://example.com/new", vec![EventKind::MessageExpired]));
+            assert!(has_endpoints(&store, owner).await);
+
+            let rotated = store.rotate_endpoint_secret(owner, made.id, Millis(7)).await.expect("an answer");
+            let rotated = rotated.expect("the endpoint");
+            assert_eq!(rotated.previous, Some((made.secrets.current, Millis(7))));
+            assert_ne!(rotated.current, on.secrets.current);
+            assert!(store.delete_endpoint(owner, made.id).await.expect("an answer"));
+            assert!(!has_endpoints(&store, owner).await);
+        })
+        .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn there_are_never_too_many_and_the_account_knows_whether_there_are_any() {
+        on_each_database(async |store| {
+            let owner = account(&store).await.id;
+            let spec = EndpointSpec { url: "https://example.com".to_owned(), events: Vec::new(), enabled: true };
+            let made = join_all((0..8).map(|_| store.create_endpoint(owner, &spec, 5))).await;
+            assert_eq!(made.iter().filter(|made| matches!(made, Err(StoreError::TooMany(_)))).count(), 3);
+            let endpoints = store.endpoints(owner).await.expect("endpoints");
+            let deletes = endpoints.iter().map(|endpoint| store.delete_endpoint(owner, endpoint.id));
+            let (deleted, again) = tokio::join!(try_join_all(deletes), store.create_endpoint(owner, &spec, 100));
+            assert!(deleted.expect("answers").into_iter().all(|was_there| was_there));
+            assert!(has_endpoints(&store, owner).await);
+            store.delete_endpoint(owner, again.expect("a new endpoint").id).await.expect("to delete it");
+            assert!(!has_endpoints(&store, owner).await);
+            let orphan = store.create_endpoint(AccountId::new(), &spec, 5).await;
+            assert!(matches!(orphan, Err(StoreError::Missing("account"))), "{orphan:?}");
+        })
+        .await;
+    }
+}

@@ -146,3 +146,141 @@ async fn note_health(write: &Write, settlement: &Settlement, now: Millis) -> Res
     let since = row.map(|row| row.try_get_by_index::<Option<i64>>(0)).transpose()?;
     Ok(since.flatten().map(Millis))
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+
+    use super::*;
+    use crate::store::{
+        claims::{Claim, ClaimLimits, Class},
+        testing::{ROOMY, account, calling_back, completed, endpoint, notifying, on_each_database, tried},
+    };
+
+    const MINUTE: Duration = Duration::from_mins(1);
+
+    async fn claim(store: &Store, class: Class, now: Millis) -> Option<Claim> {
+        store.claim_targets(class, &ROOMY, now).await.expect("claims").into_iter().next()
+    }
+
+    #[tokio::test]
+    async fn a_failing_receiver_changes_class_until_it_takes_something() {
+        on_each_database(async |store| {
+            let owner = account(&store).await.id;
+            let id = endpoint(&store, owner, &[]).await.id;
+            store.finish(&[completed(&notifying(owner), "done")]).await.expect("to finish");
+            let first = Millis::now();
+            let taken = claim(&store, Class::Fresh, first).await.expect("a claim");
+            let again = Verdict::Again(first.plus(MINUTE));
+            let lost = tried(&taken, &taken.deliveries[0], again, Then::Release(Duration::ZERO), first);
+            assert_eq!(store.settle(std::slice::from_ref(&lost), first).await.expect("to settle"), [Some(first)]);
+            assert_eq!(store.settle(&[lost], first).await.expect("to settle"), [None], "it is not claimed");
+
+            let second = first.plus(MINUTE);
+            assert!(claim(&store, Class::Fresh, second).await.is_none());
+            assert!(claim(&store, Class::Retry, first).await.is_none(), "not yet");
+            let taken = claim(&store, Class::Retry, second).await.expect("a claim");
+            assert_eq!((taken.failures, taken.failing_since, taken.proven), (1, Some(first), false));
+            let delivery = &taken.deliveries[0].delivery;
+            assert_eq!((delivery.tries, delivery.step), (1, 1), "the second settlement was left out");
+            let won = tried(&taken, &taken.deliveries[0], Verdict::Delivered, Then::Release(Duration::ZERO), second);
+            assert_eq!(store.settle(&[won], second).await.expect("to settle"), [None]);
+
+            store.finish(&[completed(&notifying(owner), "done")]).await.expect("to finish");
+            let taken = claim(&store, Class::Fresh, second).await.expect("a claim");
+            assert_eq!((taken.failures, taken.failing_since, taken.proven), (0, None, true));
+            let log = store.deliveries(owner, id, None, 9).await.expect("the log");
+            let (delivery, tries) = &log[1];
+            assert_eq!((delivery.status, delivery.tries), (DeliveryStatus::Delivered, 2));
+            let statuses: Vec<_> = tries.iter().map(|tried| (tried.n, tried.at, tried.status)).collect();
+            assert_eq!(statuses, [(1, first, Some(500)), (2, second, Some(204))]);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_pause_holds_the_receiver_and_what_comes_meanwhile() {
+        on_each_database(async |store| {
+            let owner = account(&store).await.id;
+            let end = async || {
+                let job = calling_back(owner, "https://example.com");
+                store.finish(&[completed(&job, "done")]).await.expect("to finish");
+            };
+            end().await;
+            let now = Millis::now();
+            let taken = claim(&store, Class::Fresh, now).await.expect("a claim");
+            let lost = tried(&taken, &taken.deliveries[0], Verdict::Failed, Then::Release(MINUTE), now);
+            store.settle(&[lost], now).await.expect("to settle");
+            end().await;
+            assert!(claim(&store, Class::Retry, now.plus(MINUTE / 2)).await.is_none());
+            let taken = claim(&store, Class::Retry, now.plus(MINUTE)).await.expect("a claim");
+            assert_eq!(taken.deliveries.len(), 1, "the first was given up");
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_kept_receiver_stays_its_claimers() {
+        on_each_database(async |store| {
+            let owner = account(&store).await.id;
+            for _ in 0..2 {
+                let job = calling_back(owner, "https://example.com");
+                store.finish(&[completed(&job, "done")]).await.expect("to finish");
+            }
+            let now = Millis::now();
+            let taken = claim(&store, Class::Fresh, now).await.expect("a claim");
+            let later = now.plus(ROOMY.lease / 2);
+            let kept = tried(&taken, &taken.deliveries[0], Verdict::Delivered, Then::Keep(ROOMY.lease), later);
+            store.settle(&[kept], later).await.expect("to settle");
+            assert!(claim(&store, Class::Fresh, now.plus(ROOMY.lease)).await.is_none());
+            let over = later.plus(ROOMY.lease);
+            assert_eq!(claim(&store, Class::Fresh, over).await.expect("a claim").deliveries.len(), 1);
+        })
+        .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn everything_that_ends_while_others_send_is_sent_once() {
+        on_each_database(async |store| {
+            let owner = account(&store).await.id;
+            let id = endpoint(&store, owner, &[]).await.id;
+            let ending = join_all((0..4).map(async |_| {
+                for _ in 0..25 {
+                    let ends = [completed(&notifying(owner), "done"), completed(&notifying(owner), "done")];
+                    store.finish(&ends).await.expect("to finish");
+                }
+            }));
+            let sending = join_all((0..3).map(async |_| {
+                let limits = ClaimLimits { each: 3, ..ROOMY };
+                let (mut sent, mut idle) = (0, 0);
+                while idle < 50 {
+                    let now = Millis::now();
+                    let claims = store.claim_targets(Class::Fresh, &limits, now).await.expect("claims");
+                    idle = if claims.is_empty() { idle + 1 } else { 0 };
+                    for claim in claims {
+                        let then = |place| match place + 1 == claim.deliveries.len() {
+                            true => Then::Release(Duration::ZERO),
+                            false => Then::Keep(limits.lease),
+                        };
+                        let due = claim.deliveries.iter().enumerate();
+                        let tries: Vec<_> =
+                            due.map(|(place, due)| tried(&claim, due, Verdict::Delivered, then(place), now)).collect();
+                        sent += tries.len();
+                        store.settle(&tries, now).await.expect("to settle");
+                    }
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                sent
+            }));
+            let (_, sent) = tokio::join!(ending, sending);
+            assert_eq!(sent.iter().sum::<usize>(), 200);
+            let log = store.deliveries(owner, id, None, 999).await.expect("the log");
+            assert_eq!(log.len(), 200);
+            assert!(
+                log.iter()
+                    .all(|(delivery, tries)| { delivery.status == DeliveryStatus::Delivered && tries.len() == 1 })
+            );
+        })
+        .await;
+    }
+}

@@ -1,17 +1,23 @@
 //! Databases for the store's tests: a new one of each kind for each test.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use sea_orm::{ConnectionTrait as _, Database};
 
 use super::{
+    claims::{Claim, ClaimLimits, Due},
     connection::{Store, StoreConfig},
+    endpoints::EndpointSpec,
     messages::{Finish, StartedJob},
+    settlements::{Settlement, Then, Verdict},
 };
 use crate::{
     domain::{
         account::Account,
         channel::Channel,
+        delivery::Try,
+        endpoint::Endpoint,
+        event::{Callback, EventKind},
         failure::{Failure, FailureCode},
         ids::{AccountId, AgentId, KeyId, MessageId},
         job::{JOB_VERSION, Job, Lane, Price, Turn},
@@ -131,4 +137,32 @@ pub(super) fn cancelled(job: &Arc<Job>) -> Finish {
         ..outcome
     };
     Finish { job, outcome }
+}
+
+/// An endpoint of `account` that is told of `events`.
+pub(super) async fn endpoint(store: &Store, account: AccountId, events: &[EventKind]) -> Endpoint {
+    let url = format!("https://{account}.example.com/hook");
+    let spec = EndpointSpec { url, events: events.to_vec(), enabled: true };
+    store.create_endpoint(account, &spec, 100).await.expect("a new endpoint")
+}
+
+/// A job of `account` that was accepted while this had endpoints.
+pub(super) fn notifying(account: AccountId) -> Arc<Job> {
+    Arc::new(Job { notifies: true, ..Job::clone(&job(account)) })
+}
+
+/// A job of `account` that brings a callback to `url`.
+pub(super) fn calling_back(account: AccountId, url: &str) -> Arc<Job> {
+    let callback = Callback { url: url.to_owned(), events: Vec::new() };
+    Arc::new(Job { callback: Some(callback), ..Job::clone(&job(account)) })
+}
+
+/// Room for everything that a test makes.
+pub(super) const ROOMY: ClaimLimits = ClaimLimits { targets: 100, each: 100, lease: Duration::from_secs(30) };
+
+/// The next try of `due` at `now`, which came out as `verdict`.
+pub(super) fn tried(claim: &Claim, due: &Due, verdict: Verdict, then: Then, now: Millis) -> Settlement {
+    let status = if verdict == Verdict::Delivered { 204 } else { 500 };
+    let tried = Try { n: due.delivery.tries + 1, at: now, status: Some(status), error: None, duration_ms: 12 };
+    Settlement { target: claim.target, token: claim.token, delivery: due.delivery.id, tried, verdict, then }
 }

@@ -41,7 +41,8 @@ impl AdminError {
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::NotFound(_) | Self::Store(StoreError::Missing(_)) => 3,
-            Self::Refused(_) | Self::Store(StoreError::Taken { .. } | StoreError::TooLarge) => 4,
+            Self::Refused(_)
+            | Self::Store(StoreError::Taken { .. } | StoreError::TooLarge | StoreError::TooMany(_)) => 4,
             Self::Setting(_) | Self::Store(_) | Self::Queue(_) | Self::Output(_) | Self::SecretLost { .. } => 1,
         })
     }

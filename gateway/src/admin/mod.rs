@@ -16,3 +16,4 @@ pub mod names;
 pub mod output;
 pub mod run;
 pub mod usage;
+pub mod webhooks;

@@ -16,6 +16,7 @@ use super::{
     migrate,
     output::Output,
     usage::{self, UsageArgs},
+    webhooks::{self, EndpointCommand, WebhookCommand},
 };
 
 /// The operator's commands.
@@ -40,6 +41,12 @@ pub enum AdminCommand {
     Credit(CreditCommand),
     /// What an account used, per day, key and agent.
     Usage(UsageArgs),
+    /// Webhooks: what the callbacks of messages are signed with.
+    #[command(subcommand)]
+    Webhook(WebhookCommand),
+    /// Endpoints: where an account's events go.
+    #[command(subcommand)]
+    Endpoint(EndpointCommand),
     /// Dead letters: jobs that were given up.
     #[command(subcommand)]
     Dead(DeadCommand),
@@ -68,6 +75,8 @@ async fn dispatch(command: AdminCommand, output: &Output) -> Result<(), AdminErr
         AdminCommand::Channel(command) => channels::run(command, &Admin::connect(output).await?).await,
         AdminCommand::Agent(command) => agents::run(command, &Admin::connect(output).await?).await,
         AdminCommand::Credit(command) => credits::run(command, &Admin::connect(output).await?).await,
+        AdminCommand::Webhook(command) => webhooks::run(command, &Admin::connect(output).await?).await,
+        AdminCommand::Endpoint(command) => webhooks::run_endpoint(command, &Admin::connect(output).await?).await,
         AdminCommand::Usage(args) => usage::run(args, &Admin::connect(output).await?).await,
     }
 }

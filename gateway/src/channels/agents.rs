@@ -228,9 +228,6 @@ impl From<Usage> for ReportedUsage {
     path = "/api/agents/chat",
     operation_id = "chat_with_agent",
     tag = "agents",
-    params(
-        ("Idempotency-Key" = Option<String>, Header, description = "Marks the request as the same as an earlier one."),
-    ),
     request_body = ChatBody,
     responses((
         status = 200,

@@ -108,7 +108,6 @@ struct ChatResponse {
     tag = "chat",
     params(
         ("Prefer" = Option<String>, Header, description = "`respond-async`, `wait=1` to `wait=300`, or both."),
-        ("Idempotency-Key" = Option<String>, Header, description = "Marks the request as the same as an earlier one."),
     ),
     request_body = ChatBody,
     responses(

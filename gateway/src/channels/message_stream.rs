@@ -20,6 +20,7 @@ use http::{
 use serde::Serialize;
 use serde_json::json;
 use tokio::time::sleep;
+use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::messages::MessagePath;
@@ -48,6 +49,25 @@ const RETRY: &str = "retry: 3000\n\n";
 /// Steps that are there at the same time leave together, up to about so many bytes.
 const PORTION: usize = 16 * 1024;
 
+/// One event of the stream.
+#[derive(ToSchema)]
+#[schema(as = MessageEvent, example = json!({
+    "id": "0-1-0-811c9dc5f17c5d7f.1.6", "event": "message.delta", "data": "{\"text\":\"Hello!\"}",
+}))]
+#[expect(dead_code, reason = "events are written as text; this is their shape for the document")]
+struct SentEvent {
+    /// Where the answer stands behind it: for `Last-Event-ID`.
+    #[schema(nullable = false)]
+    id: Option<String>,
+    /// What it is.
+    event: String,
+    /// A JSON object: `text` of a delta, `attempt` of a restart, the whole message at the end.
+    data: String,
+    /// After how many milliseconds to come back when the connection breaks.
+    #[schema(nullable = false)]
+    retry: Option<u32>,
+}
+
 /// Follow a message.
 ///
 /// The events `message.queued`, `message.started`, `message.delta`, `message.restarted`, and at the end one of
@@ -64,7 +84,7 @@ const PORTION: usize = 16 * 1024;
         ("after" = Option<String>, Query, description = "The same, for who cannot send the header; the header wins."),
     ),
     responses(
-        (status = 200, description = "The events.", content_type = "text/event-stream", body = String),
+        (status = 200, description = "The events.", content_type = "text/event-stream", body = SentEvent),
         (status = 204, description = "That event was the last one: there is no reason to come back."),
     ),
 )]
@@ -78,7 +98,7 @@ async fn follow(
 ) -> Result<Response, ApiError> {
     let after = match last_event_id(&headers)? {
         Some(last) => Some(last.to_owned()),
-        None => query.text("after")?,
+        None => query.text("after")?.filter(|after| !after.is_empty()),
     };
     let Some((follower, message)) = archive.follow(&admitted.caller, id, after.as_deref()).await? else {
         return Ok(StatusCode::NO_CONTENT.into_response());

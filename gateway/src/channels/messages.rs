@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use common::{
-    domain::{ids::MessageId, object::MessageObject},
+    domain::{channel::Channel, ids::MessageId, message::MessageStatus, object::MessageObject},
     store::listing::ListFilter,
 };
 use http::{StatusCode, request::Parts};
@@ -86,10 +86,10 @@ struct MessageList {
     operation_id = "list_messages",
     tag = "messages",
     params(
-        ("status" = Option<String>, Query, description = "Those that stand there."),
+        ("status" = inline(Option<MessageStatus>), Query, description = "Those that stand there."),
         ("employee_id" = Option<String>, Query, format = "uuid", description = "Those to this employee."),
         ("batch_id" = Option<String>, Query, format = "uuid", description = "Those of this batch."),
-        ("channel" = Option<String>, Query, description = "Those that came in this way."),
+        ("channel" = inline(Option<Channel>), Query, description = "Those that came in this way."),
         ("created_after" = Option<String>, Query, format = "date-time", description = "Those accepted after this moment."),
         ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before."),
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 100, description = "How many at most; 20 if absent."),

@@ -37,7 +37,6 @@ const RETRY: &str = "/api/v1/messages/{message_id}/retry";
     tag = "messages",
     params(
         ("message_id" = String, Path, format = "uuid", description = "The message."),
-        ("Idempotency-Key" = Option<String>, Header, description = "Marks the request as the same as an earlier one."),
     ),
     responses((
         status = 202,

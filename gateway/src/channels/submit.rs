@@ -54,9 +54,6 @@ struct AcceptedWebhook {
     path = "/api/v1/messages",
     operation_id = "submit_message",
     tag = "messages",
-    params(
-        ("Idempotency-Key" = Option<String>, Header, description = "Marks the request as the same as an earlier one."),
-    ),
     request_body = MessageBody,
     responses((
         status = 202,
@@ -89,9 +86,6 @@ async fn submit_message(
     path = "/api/v1/webhook",
     operation_id = "submit_webhook",
     tag = "webhooks",
-    params(
-        ("Idempotency-Key" = Option<String>, Header, description = "Marks the request as the same as an earlier one."),
-    ),
     request_body = MessageBody,
     responses((
         status = 202,

@@ -47,7 +47,6 @@ pub struct DeliveryObject {
     #[schema(value_type = Option<String>, format = "uuid", required)]
     message_id: Option<MessageId>,
     /// The event.
-    #[schema(schema_with = shapes::event)]
     event: EventKind,
     /// Where it stands: `pending`, `delivered`, `failed` (every try was in vain) or `dropped` (its endpoint was
     /// switched off or removed).

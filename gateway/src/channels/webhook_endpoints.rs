@@ -27,7 +27,7 @@ use crate::{
     error::ApiError,
     extract::{FromFields, InPath, JsonBody},
     fields::{FieldFault, Fields},
-    openapi::{answers::passing, shapes, step::Step},
+    openapi::{answers::passing, step::Step},
     respond::Json,
     state::AppState,
 };
@@ -39,7 +39,6 @@ struct EndpointRequest {
     #[schema(format = "uri", max_length = 2048)]
     url: String,
     /// The events to tell; none or absent: all of them.
-    #[schema(schema_with = shapes::events)]
     events: Option<Vec<EventKind>>,
     /// Whether to send anything; absent: yes.
     enabled: Option<bool>,
@@ -56,10 +55,9 @@ impl FromFields for EndpointRequest {
 #[schema(example = json!({ "enabled": true }))]
 struct EndpointPatch {
     /// Where to send events.
-    #[schema(format = "uri", max_length = 2048, nullable = false)]
+    #[schema(format = "uri", max_length = 2048)]
     url: Option<String>,
     /// The events to tell; an empty list: all of them.
-    #[schema(schema_with = shapes::events)]
     events: Option<Vec<EventKind>>,
     /// Whether to send anything. Switching it on forgets why it was switched off.
     enabled: Option<bool>,
@@ -100,7 +98,6 @@ struct EndpointObject {
     /// Where events are sent.
     url: String,
     /// The events that are told; none: all of them.
-    #[schema(schema_with = shapes::events)]
     events: Vec<EventKind>,
     /// Whether anything is sent.
     enabled: bool,

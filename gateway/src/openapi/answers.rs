@@ -13,7 +13,7 @@ use utoipa_axum::router::UtoipaMethodRouter;
 
 use super::{
     document::{API_KEY, BEARER, RATE_LIMIT, RATE_LIMIT_POLICY, REQUEST_ID, header_ref},
-    samples,
+    parameters, samples,
     step::Step,
 };
 use crate::{error::ApiError, fault::Fault, state::AppState};
@@ -42,6 +42,7 @@ fn describe(operation: &mut Operation, steps: &[Step]) {
         true => [BEARER, API_KEY].map(|name| SecurityRequirement::new(name, none)).into(),
         false => Vec::new(),
     });
+    parameters::describe(operation, steps);
     let refusals = [Step::Any].iter().chain(steps).flat_map(|step| step.refusals());
     add_refusals(&mut operation.responses, refusals);
     for (status, response) in &mut operation.responses.responses {

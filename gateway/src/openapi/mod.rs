@@ -2,6 +2,7 @@
 
 pub mod answers;
 pub mod document;
+pub mod parameters;
 pub mod samples;
 pub mod shapes;
 pub mod step;
