@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub struct HangUp(Option<Watched>);
 
 struct Watched {
-    archive: Archive,
+    archive: Arc<Archive>,
     caller: Arc<Caller>,
     id: MessageId,
 }
@@ -29,7 +29,7 @@ struct Watched {
 impl HangUp {
     /// What the `manner` of the request with this `ticket` asks for. Only the request that puts the message on the queue
     /// cancels it: of those who join it, one who hangs up takes nothing from the others.
-    pub fn of(manner: Manner, ticket: &Ticket, archive: &Archive, caller: &Arc<Caller>) -> Self {
+    pub fn of(manner: Manner, ticket: &Ticket, archive: &Arc<Archive>, caller: &Arc<Caller>) -> Self {
         let cancels = manner.cancel_on_disconnect && ticket.needs_job();
         Self(cancels.then(|| Watched { archive: archive.clone(), caller: caller.clone(), id: ticket.id() }))
     }

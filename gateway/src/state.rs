@@ -18,7 +18,7 @@ pub struct Parts {
     /// Where their prompts go.
     pub desk: Arc<Desk>,
     /// What was submitted.
-    pub archive: Archive,
+    pub archive: Arc<Archive>,
     /// Where events go.
     pub endpoints: Arc<Endpoints>,
     /// How large and slow a body may be.
@@ -50,7 +50,7 @@ macro_rules! part {
 
 part!(gate: Gate);
 part!(desk: Arc<Desk>);
-part!(archive: Archive);
+part!(archive: Arc<Archive>);
 part!(endpoints: Arc<Endpoints>);
 part!(body: BodyRules);
 part!(metrics: Arc<Metrics>);

@@ -244,7 +244,7 @@ impl From<Usage> for ReportedUsage {
 async fn chat(
     admitted: Admitted<Rest>,
     State(desk): State<Arc<Desk>>,
-    State(archive): State<Archive>,
+    State(archive): State<Arc<Archive>>,
     Extension(context): Extension<Arc<RequestContext>>,
     work: Work<ChatRequest>,
 ) -> Result<Response, ApiError> {

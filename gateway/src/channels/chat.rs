@@ -138,7 +138,7 @@ struct ChatResponse {
 async fn chat(
     admitted: Admitted<Rest>,
     State(desk): State<Arc<Desk>>,
-    State(archive): State<Archive>,
+    State(archive): State<Arc<Archive>>,
     Extension(context): Extension<Arc<RequestContext>>,
     work: Work<ChatRequest>,
 ) -> Result<Response, ApiError> {

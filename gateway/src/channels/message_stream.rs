@@ -1,6 +1,6 @@
 //! `GET /api/v1/messages/{id}/stream`: a message as it is made, over Server-Sent Events, from any event on.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -90,7 +90,7 @@ struct SentEvent {
 )]
 async fn follow(
     admitted: Admitted<Reading>,
-    State(archive): State<Archive>,
+    State(archive): State<Arc<Archive>>,
     State(lifecycle): State<Lifecycle>,
     MessagePath(id): MessagePath,
     headers: HeaderMap,

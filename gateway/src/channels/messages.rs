@@ -1,6 +1,6 @@
 //! `/api/v1/messages`: what became of messages, whatever their channel: read, list, stop, blank.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::{FromRequestParts, Path, State},
@@ -63,7 +63,7 @@ impl<S: Send + Sync> FromRequestParts<S> for MessagePath {
 )]
 async fn read(
     admitted: Admitted<Reading>,
-    State(archive): State<Archive>,
+    State(archive): State<Arc<Archive>>,
     MessagePath(id): MessagePath,
     mut query: Parameters,
 ) -> Result<Response, ApiError> {
@@ -98,7 +98,7 @@ struct MessageList {
 )]
 async fn list(
     admitted: Admitted<Reading>,
-    State(archive): State<Archive>,
+    State(archive): State<Arc<Archive>>,
     mut query: Parameters,
 ) -> Result<Json<MessageList>, ApiError> {
     let limit = query.within("limit", PAGE, 1..=PAGE_LIMIT)?;
@@ -132,7 +132,7 @@ fn filter(query: &mut Parameters) -> Result<ListFilter, ApiError> {
 )]
 async fn cancel(
     admitted: Admitted<Reading>,
-    State(archive): State<Archive>,
+    State(archive): State<Arc<Archive>>,
     MessagePath(id): MessagePath,
 ) -> Result<Response, ApiError> {
     archive.cancel(&admitted.caller, id).await.map(answered)
@@ -151,7 +151,7 @@ async fn cancel(
 )]
 async fn purge(
     admitted: Admitted<Reading>,
-    State(archive): State<Archive>,
+    State(archive): State<Arc<Archive>>,
     MessagePath(id): MessagePath,
 ) -> Result<StatusCode, ApiError> {
     archive.purge(&admitted.caller, id).await.map(|()| StatusCode::NO_CONTENT)

@@ -52,7 +52,7 @@ const RETRY: &str = "/api/v1/messages/{message_id}/retry";
 async fn retry(
     admitted: Admitted<Rest>,
     State(desk): State<Arc<Desk>>,
-    State(archive): State<Archive>,
+    State(archive): State<Arc<Archive>>,
     Extension(context): Extension<Arc<RequestContext>>,
     MessagePath(id): MessagePath,
     headers: HeaderMap,
