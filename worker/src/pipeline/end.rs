@@ -9,7 +9,7 @@ use common::{
         reply::Outcome,
         time::Millis,
     },
-    queue::delivery::Delivery,
+    queue::{delivery::Delivery, signals::wake_deliveries},
     retry::Pauses,
 };
 use tokio::time::{Instant, interval_at, sleep};
@@ -72,6 +72,9 @@ impl Pipeline {
         self.metrics.job_finished(job.channel, end.status);
         if end.status != MessageStatus::Cancelled {
             self.metrics.tokens_used(end.usage);
+        }
+        if job.tells(end.status) {
+            wake_deliveries(&self.connection).await;
         }
         log_end(job, &end);
     }
