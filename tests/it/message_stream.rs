@@ -215,9 +215,9 @@ async fn a_slow_reader_is_told_and_cut_and_the_others_go_on(
     #[values(Database::Sqlite, Database::Postgres)] database: Database,
 ) {
     let model = ModelServer::start().await.expect("a model");
-    // More than the system's own buffers hold.
-    let pieces: Vec<String> = (0..160).map(|number| format!("{number:>65535}")).collect();
-    model.script(Behaviour::answer(pieces.clone()).paced(Duration::from_millis(30)));
+    // More, and for longer, than a reader may be behind.
+    let pieces: Vec<String> = (0..64).map(|number| format!("{number:>65535}")).collect();
+    model.script(Behaviour::answer(pieces.clone()).paced(Duration::from_millis(80)));
     let mut stack = Stack::with_model(database, &model).workers(0).start().await;
     let id = submit(&stack, "go on").await;
     let mut slow: Vec<Response> = Vec::new();

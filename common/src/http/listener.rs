@@ -27,6 +27,9 @@ use crate::lifecycle::Lifecycle;
 const BACKLOG: u32 = 4096;
 /// The most bytes that a request's head may have, and the most that hyper buffers of a body.
 const BUFFER_LIMIT: usize = 16 * 1024;
+/// How many bytes the system holds for a peer that does not take them; without it, up to 4 MiB for a slow reader.
+#[cfg(target_os = "linux")]
+const UNSENT_LIMIT: u32 = 64 * 1024;
 /// How long to wait when the system has no file descriptor left for a new connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection may still write its last answer after everything was told to end.
@@ -119,6 +122,10 @@ impl<S> Connection<S> {
         // Without it a streamed answer's small pieces wait for the acknowledgement of the one before.
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "cannot set TCP_NODELAY");
+        }
+        #[cfg(target_os = "linux")]
+        if let Err(error) = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_LIMIT) {
+            debug!(%error, "cannot set TCP_NOTSENT_LOWAT");
         }
         let head = Head::default();
         let wire = Wire::new(stream, head.clone());
