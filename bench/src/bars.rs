@@ -52,6 +52,9 @@ fn all(results: &Results) -> Vec<Bar> {
     let rows = [(Row::Accept(Shipped, false), RATE), (Row::Publish(Shipped), RATE)];
     let what = format!("(7) accepted ÷ bare publishes, {Shipped}, {ACCEPTING} callers");
     let accepting = Bar::of(results, what, &rows, |v| v[0] / v[1], 0.7, true);
+    let rows = [(Row::Readers, RATE), (Row::Streams(false), RATE)];
+    let what = "(6) events to 100 readers ÷ chunks of 100 streams".to_owned();
+    let reading = Bar::of(results, what, &rows, |v| v[0] / v[1], 1.0, true);
     let mut single = |row, field: Field, what: &str, bar, at_least| {
         bars.extend(Bar::of(results, what.to_owned(), &[(row, field)], |v| v[0], bar, at_least));
     };
@@ -64,6 +67,7 @@ fn all(results: &Results) -> Vec<Bar> {
     single(Row::Waiting(Shipped, 2_000, false), P99, &format!("{added} within 4 s, {Shipped}"), 100.0, false);
     single(Row::Waiting(ServerDefault, 2_000, true), P99, &format!("{added} at once, {ServerDefault}"), 100.0, false);
     single(Row::Streams(false), RATE, "(6) chunks a second", 20_000.0, true);
+    bars.extend(reading);
     bars.extend(accepting);
     bars
 }

@@ -13,6 +13,7 @@ mod options;
 mod payload;
 mod procfs;
 mod publish;
+mod readers;
 mod request;
 mod rounds;
 mod sample;

@@ -87,6 +87,17 @@ pub fn stream(address: SocketAddr, key: &str, agent: &str, message: &str) -> Vec
     post(address, "/api/agents/chat", key, &body)
 }
 
+/// `POST /api/v1/messages` with `prompt`.
+pub fn submit(address: SocketAddr, key: &str, agent: &str, prompt: &str) -> Vec<u8> {
+    post(address, "/api/v1/messages", key, &format!(r#"{{"employee_id":"{agent}","prompt":"{prompt}"}}"#))
+}
+
+/// `GET /api/v1/messages/{id}/stream`.
+pub fn follow(address: SocketAddr, key: &str, id: &str) -> Vec<u8> {
+    let head = format!("GET /api/v1/messages/{id}/stream HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {key}");
+    format!("{head}\r\n\r\n").into_bytes()
+}
+
 /// `GET` of `path` without a key.
 pub fn get(address: SocketAddr, path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").into_bytes()

@@ -10,7 +10,7 @@ use crate::{
     load::{self, Lengths},
     nats::{Durability, Nats},
     options::Options,
-    publish,
+    publish, readers,
     sample::Sample,
     sites::Site,
     streams, waiting,
@@ -48,6 +48,8 @@ pub enum Row {
     Waiting(Durability, u32, bool),
     /// Streams; whether as shipped, with fragments gathered.
     Streams(bool),
+    /// Readers of one message.
+    Readers,
     /// Bare acknowledged publishes.
     Publish(Durability),
     /// Submissions without waiting; whether a worker runs them beside.
@@ -141,9 +143,12 @@ impl Round<'_> {
         }
         // As many slots as streams, and some more.
         let slots = ("FRONTDESK_CONCURRENCY", "128");
-        let site = Site::product(self.root, Durability::Shipped, &[slots, ("FRONTDESK_DELTA_GATHER", "0ms")]).await?;
+        let settings = [slots, ("FRONTDESK_DELTA_GATHER", "0ms"), ("FRONTDESK_READ_LIMIT", "1000000")];
+        let site = Site::product(self.root, Durability::Shipped, &settings).await?;
         let sample = streams::run(&site, "2ms", 5).await?;
         self.note(Row::Streams(false), sample);
+        let sample = readers::run(&site, "2ms", 5).await?;
+        self.note(Row::Readers, sample);
         let site = Site::product(self.root, Durability::Shipped, &[slots]).await?;
         let sample = streams::run(&site, "5ms", 2).await?;
         self.note(Row::Streams(true), sample);

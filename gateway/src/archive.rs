@@ -175,11 +175,11 @@ impl Archive {
         id: MessageId,
         after: Option<&str>,
     ) -> Result<Option<(Follower, MessageObject)>, ApiError> {
-        let mut found = self.find(caller, id).await?;
         let after = after
             .map(|after| Position::parse(after, id))
             .transpose()
             .map_err(|error| ApiError::BadRequest(format!("`Last-Event-ID` (or `after`): {error}")))?;
+        let mut found = self.find(caller, id).await?;
         if found.is_purged() {
             return Err(ApiError::Purged(id));
         }

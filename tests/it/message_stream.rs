@@ -7,6 +7,7 @@ use rstest::rstest;
 use serde_json::json;
 use tests::{
     answer::Answer,
+    caller::Caller,
     database::Database,
     model::{Behaviour, Gate, ModelServer},
     sse::{self, Event, Events, names, text},
@@ -207,6 +208,31 @@ async fn a_queue_that_was_gone_costs_readers_nothing(
     let rest = events.rest().await;
     assert_eq!(text(&rest), "after");
     assert_eq!(rest.last().expect("an end").data["content"], "before, after");
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_gateway_that_stops_sends_its_readers_on(#[values(Database::Sqlite, Database::Postgres)] database: Database) {
+    let model = ModelServer::start().await.expect("a model");
+    let gate = Gate::closed();
+    model.script(Behaviour::answer(["before, ", "after"]).held_after(1, &gate));
+    let mut stack = Stack::with_model(database, &model).gateways(2).start().await;
+    let id = submit(&stack, "go on").await;
+    let mut events = follow(&stack, 1, &id).await;
+    for name in ["message.queued", "message.started"] {
+        events.expect(name).await;
+    }
+    let last = events.expect("message.delta").await;
+    let poller = Caller::of(&stack).at(&stack.gateways[1]);
+    let path = format!("/api/v1/messages/{id}?wait=300");
+    let stop = async { stack.gateways[1].process.signal("TERM") };
+    let (polled, (), rest) = tokio::join!(poller.get(&path), stop, events.rest());
+    assert_eq!(rest.len(), 0, "a clean end without a last event: {rest:?}");
+    assert!(polled.ok()["completed_at"].is_null(), "whoever waits is told how it stands");
+    stack.gateways[1].process.ended(Duration::from_secs(60)).await.expect("nobody holds it up");
+    gate.open();
+    let rest = Events::open(request(&stack, 0, &id, Some(&last.id))).await.rest().await;
+    assert_eq!((text(&rest).as_str(), rest.len()), ("after", 2));
 }
 
 #[rstest]

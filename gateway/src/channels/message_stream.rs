@@ -150,8 +150,8 @@ impl Events {
         }
         tokio::select! {
             biased;
-            step = self.follower.next() => self.write_all(step, &mut out),
             () = self.lifecycle.stopping() => self.leave("this gateway is stopping, another one goes on", &mut out),
+            step = self.follower.next() => self.write_all(step, &mut out),
             () = sleep(KEEP_ALIVE) => out.push_str(": keep-alive\n\n"),
         }
         Some(out.into())
