@@ -59,6 +59,11 @@ struct DirectionLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct LimitLabels {
     limit: &'static str,
 }
@@ -79,6 +84,7 @@ pub struct Metrics {
     model_calls: Family<ModelLabels, Counter>,
     tokens: Family<DirectionLabels, Counter>,
     rate_limited: Family<LimitLabels, Counter>,
+    webhook_tries: Family<OutcomeLabels, Counter>,
 }
 
 impl Metrics {
@@ -97,6 +103,7 @@ impl Metrics {
             model_calls: Family::default(),
             tokens: Family::default(),
             rate_limited: Family::default(),
+            webhook_tries: Family::default(),
         };
         metrics.register();
         let statements = Arc::new(OnceLock::from(Box::new(statements) as Source));
@@ -142,6 +149,7 @@ impl Metrics {
         registry.register("model_calls", "Calls of model providers", self.model_calls.clone());
         registry.register("model_tokens", "Tokens that models read and wrote", self.tokens.clone());
         registry.register("rate_limited", "Requests that a rate limit refused", self.rate_limited.clone());
+        registry.register("webhook_tries", "Requests to receivers of webhooks", self.webhook_tries.clone());
     }
 
     /// A request to `route` (its pattern, never its path) was answered after `took`.
@@ -197,6 +205,12 @@ impl Metrics {
     /// The limit of this name refused a request.
     pub fn limited(&self, limit: &'static str) {
         self.rate_limited.get_or_create(&LimitLabels { limit }).inc();
+    }
+
+    /// A webhook was sent, and taken or not.
+    pub fn webhook_tried(&self, is_taken: bool) {
+        let outcome = if is_taken { "delivered" } else { "failed" };
+        self.webhook_tries.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
     /// Everything, in the OpenMetrics text format.
@@ -256,6 +270,7 @@ mod tests {
         metrics.model_called("demo", "ok");
         metrics.tokens_used(Usage { input_tokens: 3, output_tokens: 4, estimated: false });
         metrics.limited("key");
+        metrics.webhook_tried(true);
         let page = metrics.encode().expect("text");
         for line in [
             r#"frontdesk_requests_total{route="/api/v1/chat",method="POST",status="200"} 1"#,
@@ -269,6 +284,7 @@ mod tests {
             r#"frontdesk_model_calls_total{provider="demo",outcome="ok"} 1"#,
             r#"frontdesk_model_tokens_total{direction="output"} 4"#,
             r#"frontdesk_rate_limited_total{limit="key"} 1"#,
+            r#"frontdesk_webhook_tries_total{outcome="delivered"} 1"#,
             "frontdesk_store_statements_total 17",
         ] {
             assert!(page.contains(line), "{line} is not in\n{page}");

@@ -33,3 +33,4 @@ mod stopping;
 mod streaming;
 mod submit;
 mod unanswered;
+mod webhooks_out;

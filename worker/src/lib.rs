@@ -7,6 +7,7 @@ pub mod cancels;
 pub mod config;
 pub mod deliveries;
 pub mod finisher;
+pub mod housekeeping;
 pub mod pipeline;
 pub mod pool;
 pub mod providers;

@@ -10,6 +10,7 @@ use common::{
 use worker::{
     agent::runtime::RuntimeConfig,
     config::WorkerConfig,
+    deliveries::config::DeliveriesConfig,
     providers::registry::ProvidersConfig,
     worker::{Settings, Worker},
 };
@@ -25,6 +26,7 @@ async fn main() -> Result<()> {
         store: StoreConfig::from_environment()?,
         providers: ProvidersConfig::from_environment()?,
         runtime: RuntimeConfig::from_environment()?,
+        deliveries: DeliveriesConfig::from_environment()?,
     };
     let lifecycle = Lifecycle::new();
     lifecycle.listen_for_signals().context("could not listen for signals")?;

@@ -26,7 +26,9 @@ use crate::{
     agents::Agents,
     cancels,
     config::WorkerConfig,
+    deliveries::{config::DeliveriesConfig, courier::Courier, post::Post, sender::Sender, settler::Settler},
     finisher::Finisher,
+    housekeeping,
     pipeline::Pipeline,
     pool,
     providers::registry::{ProvidersConfig, Registry},
@@ -54,11 +56,14 @@ pub struct Settings {
     pub providers: ProvidersConfig,
     /// How often a model is asked.
     pub runtime: RuntimeConfig,
+    /// Where webhooks go.
+    pub deliveries: DeliveriesConfig,
 }
 
 /// A worker that can begin.
 pub struct Worker {
     pipeline: Pipeline,
+    webhooks: Sender,
     streams: StreamLimits,
     operators: Listener,
 }
@@ -90,6 +95,14 @@ impl Worker {
             limit: config.run_limit,
             heartbeat: settings.streams.ack_wait / 3,
         };
+        let courier = Courier {
+            store: store.clone(),
+            post: Post::new(settings.deliveries.guard)?,
+            settler: Settler::start(store.clone(), &lifecycle),
+            metrics: metrics.clone(),
+            lifecycle: lifecycle.clone(),
+        };
+        let webhooks = Sender::new(courier, connection.clone(), settings.deliveries.receivers);
         let pipeline = Pipeline {
             replies,
             cancels: Arc::default(),
@@ -102,7 +115,7 @@ impl Worker {
             connection,
             lifecycle,
         };
-        Ok(Self { pipeline, streams: settings.streams, operators })
+        Ok(Self { pipeline, webhooks, streams: settings.streams, operators })
     }
 
     /// Runs jobs until the lifecycle says stop; then finishes what has begun, within the grace time.
@@ -111,6 +124,8 @@ impl Worker {
         let (store, connection, lifecycle, config) = (store.clone(), connection.clone(), lifecycle.clone(), *config);
         let readiness = readiness(store.clone(), connection.clone());
         lifecycle.spawn(ops::serve(self.operators, metrics.clone(), readiness, lifecycle.clone()));
+        lifecycle.spawn(self.webhooks.run());
+        lifecycle.spawn(housekeeping::run(store.clone(), lifecycle.clone()));
         lifecycle.spawn(keep_events(connection.clone(), self.streams, lifecycle.clone()));
         if let Some(ack_wait) = queue_is_fit(&connection, &lifecycle).await {
             self.pipeline.runner.heartbeat = ack_wait / 3;

@@ -1,0 +1,197 @@
+//! One visit to a receiver: everything that is due for it, tried and settled.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use common::{
+    domain::{
+        delivery::{Delivery, Try},
+        endpoint::DisabledReason,
+        event::EventKind,
+        ids::EndpointId,
+        time::Millis,
+    },
+    lifecycle::Lifecycle,
+    metrics::Metrics,
+    store::{
+        claims::{Claim, Due, Token},
+        connection::Store,
+        error::StoreError,
+        settlements::{Settlement, Verdict},
+        targets::TargetId,
+    },
+};
+use tracing::{debug, error, info, warn};
+
+use super::{
+    body,
+    post::{Parcel, Post, PostError, Receipt},
+    round::Round,
+    schedule,
+    settler::Settler,
+};
+
+/// How long a receiver is left alone when the database does not answer.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Visits receivers.
+pub struct Courier {
+    /// Where messages and endpoints are.
+    pub store: Store,
+    /// Sends.
+    pub post: Post,
+    /// Stores what came of it.
+    pub settler: Settler,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// When to stop.
+    pub lifecycle: Lifecycle,
+}
+
+/// What came of one request.
+struct Tried {
+    at: Millis,
+    took: Duration,
+    result: Result<Receipt, String>,
+    /// Whether another try could do no better.
+    is_final: bool,
+}
+
+impl Tried {
+    fn is_delivered(&self) -> bool {
+        self.result.as_ref().is_ok_and(|receipt| receipt.is_taken())
+    }
+
+    fn is_gone(&self) -> bool {
+        self.result.as_ref().is_ok_and(|receipt| receipt.is_gone())
+    }
+}
+
+impl Courier {
+    /// Tries what is due for the receiver of `claim`: one at a time, or two when it took what it got last.
+    pub async fn visit(&self, claim: Claim) {
+        let Claim { target, token, proven, failures, deliveries, .. } = claim;
+        let round = Round::new(deliveries, failures, self.lifecycle.clone());
+        let whose = (target, token);
+        if !proven || failures > 0 {
+            self.try_next(&round, whose).await;
+        }
+        let lane = async || while self.try_next(&round, whose).await {};
+        tokio::join!(lane(), lane());
+        if !round.is_given_back()
+            && let Err(error) = self.store.release_target(target, token, Millis::now()).await
+        {
+            warn!(%error, "could not give a receiver of webhooks back; it is free when the lease is over");
+        }
+    }
+
+    /// Tries one delivery of the round and settles it. Whether there was one.
+    async fn try_next(&self, round: &Round, (target, token): (TargetId, Token)) -> bool {
+        let Some(due) = round.open() else { return false };
+        let tried = match self.attempt(&due).await {
+            Ok(tried) => tried,
+            Err(error) => {
+                warn!(%error, "could not look up what to tell by webhook; it is tried later");
+                tokio::time::sleep(STORE_PAUSE).await;
+                round.abandon();
+                return false;
+            }
+        };
+        let delivery = due.delivery;
+        self.count(&delivery, &tried);
+        let then = round.close(tried.is_delivered(), tried.took);
+        let settlement = Settlement {
+            target,
+            token,
+            delivery: delivery.id,
+            verdict: verdict(&delivery, &tried),
+            tried: as_try(&delivery, &tried),
+            then,
+        };
+        let failing_since = self.settler.settle(settlement).await;
+        if let Some(endpoint) = delivery.endpoint {
+            self.judge(&delivery, endpoint, &tried, failing_since).await;
+        }
+        true
+    }
+
+    /// One request, and how it went.
+    async fn attempt(&self, due: &Due) -> Result<Tried, StoreError> {
+        let (at, begun) = (Millis::now(), Instant::now());
+        let Some(body) = self.body(&due.delivery).await? else {
+            let result = Err("the message is gone".to_owned());
+            return Ok(Tried { at, took: begun.elapsed(), result, is_final: true });
+        };
+        let (id, timestamp) = (body::webhook_id(&due.delivery), at.0.div_euclid(1_000));
+        let signatures: Vec<_> = due.secrets.valid_at(at).map(|secret| secret.sign(&id, timestamp, &body)).collect();
+        let parcel = Parcel { url: due.url.clone(), id, timestamp, signatures: signatures.join(" "), body };
+        let result = self.post.send(parcel).await;
+        let is_final = matches!(result, Err(PostError::Refused(_)));
+        Ok(Tried { at, took: begun.elapsed(), result: result.map_err(|error| error.to_string()), is_final })
+    }
+
+    /// What the webhook says, as things stand now; `None` when there is nothing left to tell of.
+    async fn body(&self, delivery: &Delivery) -> Result<Option<Bytes>, StoreError> {
+        let built = match delivery.message {
+            None => body::of_test(delivery.created_at, delivery.endpoint),
+            Some(id) => match self.store.message(id).await? {
+                Some(message) => body::of_message(delivery.event, delivery.created_at, message.object()),
+                None => return Ok(None),
+            },
+        };
+        Ok(built.inspect_err(|error| error!(%error, "could not write a webhook")).ok())
+    }
+
+    /// Switches an endpoint off that says it is gone, or that was tried in vain for days.
+    async fn judge(&self, delivery: &Delivery, endpoint: EndpointId, tried: &Tried, failing_since: Option<Millis>) {
+        let reason = if tried.is_gone() {
+            DisabledReason::Gone
+        } else if failing_since.is_some_and(|since| schedule::is_hopeless(since, Millis::now())) {
+            DisabledReason::Failing
+        } else {
+            return;
+        };
+        match self.store.disable_endpoint(delivery.account, endpoint, reason).await {
+            Ok(true) => info!(endpoint.id = %endpoint, %reason, "a webhook endpoint was switched off"),
+            Ok(false) => {}
+            Err(error) => warn!(%error, endpoint.id = %endpoint, "could not switch a webhook endpoint off"),
+        }
+    }
+
+    fn count(&self, delivery: &Delivery, tried: &Tried) {
+        let (n, took_ms) = (delivery.tries + 1, tried.took.as_millis());
+        self.metrics.webhook_tried(tried.is_delivered());
+        match &tried.result {
+            Ok(receipt) if receipt.is_taken() => debug!(delivery.id = %delivery.id, n, took_ms, "a webhook was taken"),
+            Ok(receipt) => {
+                info!(delivery.id = %delivery.id, n, took_ms, status = receipt.status, "a webhook was not taken");
+            }
+            Err(error) => info!(delivery.id = %delivery.id, n, took_ms, error, "a webhook was not taken"),
+        }
+    }
+}
+
+fn verdict(delivery: &Delivery, tried: &Tried) -> Verdict {
+    if tried.is_delivered() {
+        return Verdict::Delivered;
+    }
+    // Who tries an endpoint out wants to hear how it went, not to have it repeated for days.
+    if tried.is_final || tried.is_gone() || delivery.event == EventKind::WebhookTest {
+        return Verdict::Failed;
+    }
+    let retry_after = tried.result.as_ref().ok().and_then(|receipt| receipt.retry_after);
+    schedule::next_try(delivery.step + 1, retry_after, Millis::now()).map_or(Verdict::Failed, Verdict::Again)
+}
+
+fn as_try(delivery: &Delivery, tried: &Tried) -> Try {
+    Try {
+        n: delivery.tries + 1,
+        at: tried.at,
+        status: tried.result.as_ref().ok().map(|receipt| receipt.status),
+        error: tried.result.as_ref().err().cloned(),
+        duration_ms: u32::try_from(tried.took.as_millis()).unwrap_or(u32::MAX),
+    }
+}

@@ -1,0 +1,166 @@
+//! What one visit to a receiver still has to do: shared by the tries that are open at once.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use common::{
+    lifecycle::Lifecycle,
+    store::{claims::Due, settlements::Then},
+};
+
+/// How long a receiver stays ours while nothing is settled: a try and the commit after it take less.
+pub const LEASE: Duration = Duration::from_secs(45);
+/// How many times as long as its last failure took a receiver is left alone, after one failure, two, and so on. One
+/// that answers at once is soon asked again; one that never answers takes little of anybody's time.
+const HOLDS: [u32; 5] = [0, 2, 4, 8, 16];
+/// A receiver is left alone for this long at most.
+const LONGEST_HOLD: Duration = Duration::from_mins(5);
+
+/// The rest of a visit.
+pub struct Round {
+    state: Mutex<State>,
+    lifecycle: Lifecycle,
+}
+
+struct State {
+    left: VecDeque<Due>,
+    open: usize,
+    /// Since the last success.
+    failures: u32,
+    is_over: bool,
+    is_given_back: bool,
+}
+
+impl Round {
+    /// A visit with `due` to a receiver that has failed `failures` times since its last success.
+    pub fn new(due: Vec<Due>, failures: u32, lifecycle: Lifecycle) -> Self {
+        let state = State { left: due.into(), open: 0, failures, is_over: false, is_given_back: false };
+        Self { state: Mutex::new(state), lifecycle }
+    }
+
+    /// What to try next; it is open until [`Round::close`]. `None`: nothing on this visit.
+    pub fn open(&self) -> Option<Due> {
+        let mut state = self.state();
+        if state.is_over || self.lifecycle.is_stopping() {
+            return None;
+        }
+        let due = state.left.pop_front()?;
+        state.open += 1;
+        Some(due)
+    }
+
+    /// Notes that a try is over, and says what is to become of the receiver. The first failure ends the visit: what
+    /// is left is for the next one.
+    pub fn close(&self, is_delivered: bool, took: Duration) -> Then {
+        let mut state = self.state();
+        state.open -= 1;
+        let mut hold = Duration::ZERO;
+        if is_delivered {
+            state.failures = 0;
+        } else {
+            state.is_over = true;
+            hold = hold_after(state.failures, took);
+            state.failures += 1;
+        }
+        let goes_on = state.open > 0 || !(state.left.is_empty() || state.is_over || self.lifecycle.is_stopping());
+        state.is_given_back = !goes_on;
+        if goes_on { Then::Keep(LEASE) } else { Then::Release(hold) }
+    }
+
+    /// Whether the last try has given the receiver back.
+    pub fn is_given_back(&self) -> bool {
+        self.state().is_given_back
+    }
+
+    /// Notes that an open try was not made, and ends the visit.
+    pub fn abandon(&self) {
+        let mut state = self.state();
+        state.open -= 1;
+        state.is_over = true;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn hold_after(earlier_failures: u32, took: Duration) -> Duration {
+    let place = usize::try_from(earlier_failures).unwrap_or(usize::MAX).min(HOLDS.len() - 1);
+    (took * HOLDS[place]).min(LONGEST_HOLD)
+}
+
+#[cfg(test)]
+mod tests {
+    use common::domain::{
+        delivery::{Delivery, DeliveryStatus},
+        endpoint::Secrets,
+        event::EventKind,
+        ids::{AccountId, DeliveryId},
+        signing::SigningSecret,
+        time::Millis,
+    };
+
+    use super::*;
+
+    fn due() -> Due {
+        let delivery = Delivery {
+            id: DeliveryId::new(),
+            account: AccountId::new(),
+            message: None,
+            event: EventKind::WebhookTest,
+            endpoint: None,
+            status: DeliveryStatus::Pending,
+            tries: 0,
+            step: 0,
+            next_at: Millis(0),
+            created_at: Millis(0),
+        };
+        Due { delivery, url: String::new(), secrets: Secrets { current: SigningSecret::generate(), previous: None } }
+    }
+
+    fn round(deliveries: usize, failures: u32) -> Round {
+        Round::new((0..deliveries).map(|_| due()).collect(), failures, Lifecycle::new())
+    }
+
+    #[test]
+    fn the_last_try_gives_the_receiver_back() {
+        let round = round(2, 0);
+        assert!(round.open().is_some() && round.open().is_some() && round.open().is_none());
+        assert_eq!(round.close(true, Duration::ZERO), Then::Keep(LEASE));
+        assert_eq!(round.close(true, Duration::ZERO), Then::Release(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_failure_ends_the_visit() {
+        let round = round(3, 0);
+        assert!(round.open().is_some() && round.open().is_some());
+        assert_eq!(round.close(false, Duration::from_secs(1)), Then::Keep(LEASE));
+        assert!(round.open().is_none());
+        assert_eq!(round.close(true, Duration::ZERO), Then::Release(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_stop_ends_the_visit_too() {
+        let round = round(2, 0);
+        assert!(round.open().is_some());
+        round.lifecycle.stop();
+        assert!(round.open().is_none());
+        assert_eq!(round.close(true, Duration::ZERO), Then::Release(Duration::ZERO));
+    }
+
+    #[test]
+    fn who_fails_slowly_and_often_is_left_alone_for_longer() {
+        let held = |failures, took| {
+            let round = round(1, failures);
+            round.open();
+            round.close(false, Duration::from_millis(took))
+        };
+        assert_eq!(held(0, 20_000), Then::Release(Duration::ZERO), "the schedule alone counts at first");
+        assert_eq!(held(1, 20_000), Then::Release(Duration::from_secs(40)));
+        assert_eq!(held(4, 10), Then::Release(Duration::from_millis(160)));
+        assert_eq!(held(1_000, 20_000), Then::Release(LONGEST_HOLD));
+    }
+}
