@@ -16,6 +16,7 @@ use common::{
         time::Millis,
     },
     lifecycle::Lifecycle,
+    metrics::Metrics,
     queue::{cancel::CancelSender, connection::Connection, dead, error::QueueError, events, jobs, signals},
     store::{
         connection::Store,
@@ -45,6 +46,7 @@ pub struct Archive {
     hub: Hub,
     waiters: Arc<Waiters>,
     cancels: CancelSender,
+    metrics: Arc<Metrics>,
     lifecycle: Lifecycle,
 }
 
@@ -117,9 +119,16 @@ pub struct Page {
 
 impl Archive {
     /// An archive of what is in `store` and on the queue behind `connection`.
-    pub fn new(store: Store, connection: Connection, hub: Hub, waiters: Arc<Waiters>, lifecycle: Lifecycle) -> Self {
+    pub fn new(
+        store: Store,
+        connection: Connection,
+        hub: Hub,
+        waiters: Arc<Waiters>,
+        metrics: Arc<Metrics>,
+        lifecycle: Lifecycle,
+    ) -> Self {
         let cancels = CancelSender::new(connection.clone());
-        Self { store, connection, hub, waiters, cancels, lifecycle }
+        Self { store, connection, hub, waiters, cancels, metrics, lifecycle }
     }
 
     /// What its work belongs to.
@@ -295,6 +304,7 @@ impl Archive {
         let committed = self.store.finish(std::slice::from_ref(&end)).await?;
         let committed = committed.into_iter().next().ok_or(StoreError::Missing("message"))?;
         if let Committed::Won { .. } = committed {
+            self.metrics.job_finished(job.channel, MessageStatus::Cancelled);
             self.waiters.wake(job.id, Wake::Stored(Box::new(outcome.clone())));
             self.hub.tell(job.id, outcome.clone());
             self.cancels.tell(job.account, job.id, outcome).await;

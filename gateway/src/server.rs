@@ -96,7 +96,7 @@ impl Server {
         lifecycle.spawn_background(look);
         let look = follow::upkeep::look_after(hub.clone(), store.clone(), connection.clone(), lifecycle.clone());
         lifecycle.spawn_background(look);
-        let archive = Archive::new(store.clone(), connection.clone(), hub, waiters, lifecycle.clone());
+        let archive = Archive::new(store.clone(), connection.clone(), hub, waiters, metrics.clone(), lifecycle.clone());
         let archive = Arc::new(archive);
 
         let authenticator = Authenticator::new(store.clone(), config.cache_time_to_live);
