@@ -17,9 +17,10 @@ use common::{
         connection::Connection,
         consumer::Puller,
         dead, events, jobs,
+        publisher::Publisher,
         replies::{ReplyReceiver, ReplySender},
         signals::{DeliveryWakes, wake_deliveries},
-        streams,
+        streams, subjects,
     },
 };
 use tests::queue::{Queue, job, limits, publish};
@@ -116,15 +117,15 @@ async fn what_was_said_is_forgotten_when_it_is_purged_or_the_server_forgets() {
     settled(&worker).await;
     events::purge(&gateway, one.id).await.expect("to purge");
     events::purge(&gateway, MessageId::new()).await.expect("nothing to purge");
-    assert_eq!(events::read(&gateway, &one).await.expect("frames"), []);
-    assert_eq!(events::read(&gateway, &other).await.expect("frames"), [delta(&other, 0)]);
+    assert_eq!(events::read(&gateway, &subjects::event(&one)).await.expect("frames"), []);
+    assert_eq!(events::read(&gateway, &subjects::event(&other)).await.expect("frames"), [delta(&other, 0)]);
 
     queue.nats.restart().await.expect("the server comes back");
     let gateway = queue.connect(QueueRole::Gateway).await;
-    assert_eq!(events::read(&gateway, &other).await.expect("EVENTS is gone"), []);
+    assert_eq!(events::read(&gateway, &subjects::event(&other)).await.expect("EVENTS is gone"), []);
     events::purge(&gateway, other.id).await.expect("EVENTS is gone");
     streams::ensure_events(&gateway, &limits()).await.expect("EVENTS again");
-    assert_eq!(events::read(&gateway, &other).await.expect("frames"), []);
+    assert_eq!(events::read(&gateway, &subjects::event(&other)).await.expect("frames"), []);
 }
 
 #[tokio::test]
@@ -191,4 +192,45 @@ async fn a_wake_up_reaches_every_worker_from_both_sides() {
             assert_eq!(soon(wakes.next()).await, Some(()));
         }
     }
+}
+
+#[tokio::test]
+async fn a_user_may_do_its_own_acts_and_no_others() {
+    let queue = Queue::start().await;
+    let gateway = queue.connect(QueueRole::Gateway).await;
+    let worker = queue.connect(QueueRole::Worker).await;
+    let job = job(Lane::Interactive);
+    publish(&gateway, &job).await;
+    let (_, place) = jobs::find(&gateway, job.account, job.id).await.expect("an answer").expect("the job");
+    let by_worker = Publisher::new(worker.clone(), Duration::from_millis(500));
+    // What is refused is not answered; all wait at the same time.
+    let refused = tokio::join!(
+        async { by_worker.publish(self::job(Lane::Batch), None).await.is_err() },
+        async { jobs::find(&worker, job.account, job.id).await.is_err() },
+        async { jobs::delete(&worker, place).await.is_err() },
+        async { dead::purge(&worker, job.id).await.is_err() },
+        async { events::read(&worker, &subjects::event(&job)).await.is_err() },
+        async { streams::migrate(&worker, &limits()).await.is_err() },
+        async { streams::migrate(&gateway, &limits()).await.is_err() },
+        async { dead::bury(&gateway, job.id, "reason", b"payload").await.is_err() },
+        async { dead::list(&gateway, 10).await.is_err() },
+    );
+    assert_eq!(refused, (true, true, true, true, true, true, true, true, true));
+
+    let mut cancels = CancelReceiver::subscribe(&worker).await.expect("a subscription");
+    settled(&worker).await;
+    let other = MessageId::new();
+    CancelSender::new(worker.clone()).tell(job.account, job.id, end(MessageStatus::Cancelled)).await;
+    settled(&worker).await;
+    CancelSender::new(gateway.clone()).tell(job.account, other, end(MessageStatus::Cancelled)).await;
+    assert_eq!(soon(cancels.next()).await, Some(other), "a worker cannot stop another's jobs");
+
+    ReplySender::new(gateway.clone()).progress(&job, &delta(&job, 0)).await;
+    settled(&gateway).await;
+    let said = events::read(&gateway, &subjects::event(&job)).await.expect("frames");
+    assert_eq!(said, [], "a gateway cannot speak for a worker");
+    let mut puller = Puller::new(gateway.clone(), 4, Duration::from_secs(30));
+    assert!(timeout(Duration::from_secs(1), puller.next()).await.is_err(), "a gateway cannot pull");
+    let mut puller = Puller::new(worker, 4, Duration::from_secs(30));
+    assert_eq!(soon(puller.next()).await.info().attempt.delivery, 1);
 }

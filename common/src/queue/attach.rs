@@ -20,6 +20,8 @@ pub struct Attachment {
     connection: Connection,
     account: AccountId,
     id: MessageId,
+    /// Where the job speaks, once it was seen on the queue.
+    speaks_on: Option<String>,
     events: Subscriber,
     replies: Subscriber,
     replayed: VecDeque<Frame>,
@@ -38,8 +40,9 @@ impl Attachment {
             Ok((events, replies))
         });
         let (events, replies) = subscribe.await?;
+        let connection = connection.clone();
         let mut attachment =
-            Self { connection: connection.clone(), account, id, events, replies, replayed: VecDeque::new() };
+            Self { connection, account, id, speaks_on: None, events, replies, replayed: VecDeque::new() };
         attachment.replay().await?;
         Ok(attachment)
     }
@@ -51,8 +54,12 @@ impl Attachment {
     pub async fn replay(&mut self) -> Result<(), QueueError> {
         // Also the round trip after which the subscriptions are in place: the server handles a connection's lines in
         // order. A job that is not on the queue is finished, or has said nothing yet.
-        if let Some((job, _)) = jobs::find(&self.connection, self.account, self.id).await? {
-            self.replayed.extend(events::read(&self.connection, &job).await?);
+        if self.speaks_on.is_none() {
+            let found = jobs::find(&self.connection, self.account, self.id).await?;
+            self.speaks_on = found.map(|(job, _)| subjects::event(&job));
+        }
+        if let Some(subject) = &self.speaks_on {
+            self.replayed.extend(events::read(&self.connection, subject).await?);
         }
         Ok(())
     }
