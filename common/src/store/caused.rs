@@ -126,7 +126,7 @@ mod tests {
             store.finish(&ends).await.expect("to finish");
             store.finish(&ends).await.expect("to find the ends");
 
-            let mut told: Vec<_> = due(&store).await.iter().map(|due| told(due)).collect();
+            let mut told: Vec<_> = due(&store).await.iter().map(told).collect();
             let url = all.url.clone();
             let mut wanted = vec![
                 (done.id, EventKind::MessageCompleted, Some(all.id), url.clone()),

@@ -186,7 +186,7 @@ mod tests {
             });
             store.finish(&[completed(&done, "done"), failed(&lost)]).await.expect("to finish");
             store.mark_started(&[started(&running)]).await.expect("its row");
-            store.mark_queued(&[hook.clone()]).await.expect("its row");
+            store.mark_queued(std::slice::from_ref(&hook)).await.expect("its row");
             let all = ListFilter::default;
             let status = |status| ListFilter { status: Some(status), ..all() };
             let agents = |agents: &[AgentId]| ListFilter { agents: Some(agents.to_vec()), ..all() };
