@@ -119,6 +119,7 @@ impl Desk {
             Ticket::Lost { id, created_at } => self.dispatcher.call_again(prompt, id, created_at, patience).await,
             Ticket::Running { id, created_at } => self.dispatcher.join(account, id, created_at, patience).await,
             Ticket::Ended(answer) => Ok(*answer),
+            Ticket::Purged(id) => return Err(ApiError::Purged(id)),
         };
         let answer = dispatched.map_err(|error| self.refusal(error, agent_failed))?;
         match answer.outcome.status {
@@ -143,6 +144,7 @@ impl Desk {
             Ticket::Lost { id, created_at } => self.dispatcher.stream_again(prompt, id, created_at).await,
             Ticket::Running { id, created_at } => self.dispatcher.follow(account, id, created_at).await,
             Ticket::Ended(answer) => AnswerStream::of(*answer),
+            Ticket::Purged(id) => return Err(ApiError::Purged(id)),
         };
         dispatched.map_err(|error| self.refusal(error, agent_failed))
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt as _, future::join_all};
 use reqwest::Method;
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -154,6 +154,62 @@ async fn a_repeated_request_attaches_to_what_runs(#[values(Database::Sqlite, Dat
     let (answers, ()) = tokio::join!(calls, opens);
     assert_eq!(answers[0].ok(), answers[1].ok());
     assert_eq!((&answers[0].json()["content"], model.calls().len()), (&json!("one answer"), 1));
+}
+
+/// A stream that is asked for again comes from the beginning, and as it is made.
+#[rstest]
+#[tokio::test]
+async fn a_repeated_stream_is_the_same_text_from_its_beginning(
+    #[values(Database::Sqlite, Database::Postgres)] database: Database,
+) {
+    let model = ModelServer::start().await.expect("a model");
+    let gate = Gate::closed();
+    model.always(Behaviour::answer(["once ", "upon ", "a time"]).held_after(1, &gate));
+    let stack = two_gateways(database, &model).await;
+    let body = json!({ "agentId": stack.agent, "message": "tell me", "stream": true }).to_string();
+    let begin = async |caller: &Caller| {
+        let request = caller.request(Method::POST, AGENT_CHAT).header("content-type", "application/json");
+        let answer = request.body(body.clone()).send().await.expect("an answer");
+        assert_eq!(answer.status(), 200);
+        let mut pieces = answer.bytes_stream();
+        let first = pieces.next().await.expect("a piece").expect("bytes");
+        assert_eq!(first, "once ");
+        pieces
+    };
+    let [here, there] = keyed(&stack, "stream");
+    let streams = [begin(&here).await, begin(&there).await, begin(&here).await];
+    gate.open();
+    for stream in streams {
+        let rest: Vec<u8> = stream.map(|piece| piece.expect("bytes").to_vec()).collect::<Vec<_>>().await.concat();
+        assert_eq!(rest, b"upon a time");
+    }
+    let again = there.post(AGENT_CHAT, body.as_str()).await;
+    assert_eq!((again.text(), replayed(&again), model.calls().len()), ("once upon a time", Some("true"), 1));
+}
+
+/// A purged message is still the message of its key: what was accepted is accepted, and what was answered is gone.
+#[rstest]
+#[tokio::test]
+async fn a_purged_message_is_not_made_again(#[values(Database::Sqlite, Database::Postgres)] database: Database) {
+    let stack = Stack::start(database).await;
+    let body = chat_body(&stack.agent, &nonce()).to_string();
+    let caller = Caller::of(&stack);
+    let (chat, message) = (caller.with_header("idempotency-key", "1"), caller.with_header("idempotency-key", "2"));
+    let answered = chat.post(CHAT, body.as_str()).await.ok();
+    let accepted = message.post(MESSAGES, body.as_str()).await.json();
+    stack.until_billed(2, Duration::from_secs(60)).await.expect("both have ended");
+    for id in [&answered["message_id"], &accepted["message_id"]] {
+        let path = format!("{MESSAGES}/{}", id.as_str().expect("an id"));
+        let purged = caller.request(Method::DELETE, &path).send().await.expect("an answer");
+        assert_eq!(purged.status(), 204);
+    }
+    let gone = chat.post(CHAT, body.as_str()).await;
+    assert_eq!(
+        (gone.fault(410, "purged")["message_id"].clone(), replayed(&gone)),
+        (answered["message_id"].clone(), Some("true"))
+    );
+    let again = message.post(MESSAGES, body.as_str()).await;
+    assert_eq!((again.status, again.json(), replayed(&again)), (202, accepted, Some("true")));
 }
 
 #[rstest]

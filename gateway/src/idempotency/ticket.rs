@@ -43,6 +43,8 @@ pub enum Ticket {
     },
     /// An earlier equal request made it, and this is how it ended.
     Ended(Box<Answer>),
+    /// An earlier equal request made it; it has ended, and its texts were purged.
+    Purged(MessageId),
 }
 
 impl Ticket {
@@ -54,7 +56,7 @@ impl Ticket {
     /// The message.
     pub fn id(&self) -> MessageId {
         match self {
-            Self::New(id) | Self::Lost { id, .. } | Self::Running { id, .. } => *id,
+            Self::New(id) | Self::Lost { id, .. } | Self::Running { id, .. } | Self::Purged(id) => *id,
             Self::Ended(answer) => answer.id,
         }
     }
@@ -66,7 +68,7 @@ impl Ticket {
 
     /// Whether the message has ended.
     pub fn has_ended(&self) -> bool {
-        matches!(self, Self::Ended(_))
+        matches!(self, Self::Ended(_) | Self::Purged(_))
     }
 }
 
@@ -144,7 +146,7 @@ impl Idempotency {
         let Some(message) = found else { return Ok(None) };
         let created_at = message.created_at;
         match message.outcome {
-            _ if message.purged_at.is_some() => Err(ApiError::Purged(id)),
+            _ if message.purged_at.is_some() => Ok(Some(Ticket::Purged(id))),
             Some(outcome) => Ok(Some(Ticket::Ended(Box::new(Answer { id, created_at, outcome })))),
             None => Ok(Some(Ticket::Running { id, created_at })),
         }
