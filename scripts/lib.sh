@@ -40,6 +40,11 @@ need_node() {
   command -v node >/dev/null || apt_install nodejs
 }
 
+# For the tests: they run the README's commands as they stand there.
+need_curl() {
+  command -v curl >/dev/null || apt_install curl
+}
+
 # A TCP port on the loopback that is free now.
 free_port() {
   python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'

@@ -26,6 +26,7 @@ mod operator;
 mod order;
 mod providers;
 mod queue;
+mod readme;
 mod real_model;
 mod redelivery;
 mod reference;
