@@ -4,14 +4,12 @@ use std::collections::BTreeSet;
 
 use reqwest::Method;
 use rstest::rstest;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::{answer::Answer, database::Database, schema, stack::Stack};
-use uuid::Uuid;
 
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
-/// The ids of the document's examples.
+/// The agent of the document's examples.
 const SAMPLE_AGENT: &str = "01a20041-b6d5-7731-bd55-c170ed7731b2";
-const SAMPLE_MESSAGE: &str = "01a20041-b7f8-71fc-b820-9ed86ed9b996";
 
 /// One operation of the document.
 struct Operation<'a> {
@@ -43,14 +41,16 @@ impl<'a> Operation<'a> {
         own.or_else(|| schema::resolved(self.document, &content["schema"]).get("example")).cloned()
     }
 
-    /// Its path with the examples of what stands in it.
-    fn path_of_example(&self) -> String {
+    /// Its path with the examples of what stands in it; ids are `id` instead, if there is one.
+    fn path_of_example(&self, id: Option<&str>) -> String {
         let parameters = self.about["parameters"].as_array().into_iter().flatten();
         let in_path = parameters.filter(|parameter| parameter["in"] == "path");
         in_path.fold(self.path.to_owned(), |path, parameter| {
             let name = parameter["name"].as_str().expect("a name");
             let example = parameter["example"].as_str().or(parameter["schema"]["example"].as_str());
-            path.replace(&format!("{{{name}}}"), example.unwrap_or_else(|| panic!("{path}: no example of {name}")))
+            let example = example.unwrap_or_else(|| panic!("{path}: no example of {name}"));
+            let is_id = name.ends_with("id");
+            path.replace(&format!("{{{name}}}"), id.filter(|_| is_id).unwrap_or(example))
         })
     }
 
@@ -124,7 +124,9 @@ fn undescribed(document: &Value, part: &Value, place: &str) {
         schema::resolved(document, part);
     }
     for (name, member) in part["properties"].as_object().into_iter().flatten() {
-        let described = member["description"].is_string() || member.get("$ref").is_some();
+        let choices = member["oneOf"].as_array().into_iter().flatten();
+        let mut parts = std::iter::once(member).chain(choices);
+        let described = parts.any(|part| part["description"].is_string() || part.get("$ref").is_some());
         assert!(described || place.contains("examples"), "{place}.{name} has no description");
     }
     for (name, inner) in part.as_object().into_iter().flatten() {
@@ -137,11 +139,10 @@ fn undescribed(document: &Value, part: &Value, place: &str) {
 
 #[tokio::test]
 async fn the_routes_are_those_of_the_document() {
-    let stack = Stack::on(Database::Sqlite).workers(0).start().await;
+    let stack = Stack::on(Database::Sqlite).workers(0).set("FRONTDESK_KEY_LIMIT", 10_000).start().await;
     let document = document(&stack).await;
     for operation in Operation::all(&document) {
-        let nobody = Uuid::nil().to_string();
-        let path = operation.path_of_example().replace(SAMPLE_MESSAGE, &nobody);
+        let path = operation.path_of_example(None);
         for name in METHODS {
             let method = Method::from_bytes(name.to_uppercase().as_bytes()).expect("a method");
             let answer = Answer::to(stack.request(method, &path)).await;
@@ -159,19 +160,42 @@ async fn the_routes_are_those_of_the_document() {
 #[rstest]
 #[tokio::test]
 async fn the_examples_work(#[values(Database::Sqlite, Database::Postgres)] database: Database) {
-    let stack = Stack::start(database).await;
+    let stack = Stack::on(database).set("FRONTDESK_KEY_LIMIT", 10_000).start().await;
+    stack.admin(&["channel", "on", &stack.account, "webhooks"]);
     let document = document(&stack).await;
-    let asked = Answer::of(stack.chat("hello").await).await;
-    let message = asked.header("x-message-id").expect("a message").to_owned();
-    let real = |text: &str| text.replace(SAMPLE_AGENT, &stack.agent).replace(SAMPLE_MESSAGE, &message);
     for operation in Operation::all(&document) {
+        let id = subject(&stack, &operation).await;
         let method: Method = operation.method.to_uppercase().parse().expect("a method");
-        let mut request = stack.request(method, &real(&operation.path_of_example()));
+        let mut request = stack.request(method, &operation.path_of_example(id.as_deref()));
         if let Some(body) = operation.body() {
-            request = request.header("content-type", "application/json").body(real(&body.to_string()));
+            let body = body.to_string().replace(SAMPLE_AGENT, &stack.agent);
+            request = request.header("content-type", "application/json").body(body);
         }
         let answer = Answer::to(request).await;
         assert!((200..300).contains(&answer.status), "{}: {answer}", operation.name());
         operation.documents(&answer);
     }
+}
+
+/// The id of something that `operation` can be done to.
+async fn subject(stack: &Stack, operation: &Operation<'_>) -> Option<String> {
+    let made = async |path: &str, body: Value| Answer::of(stack.post(path, &body).await).await.json();
+    let ask = |prompt: &str| json!({ "employee_id": stack.agent, "prompt": prompt });
+    let endpoint = json!({ "url": "https://example.com/hook" });
+    let id = match operation.name() {
+        "cancel_message" => made("/api/v1/messages", ask("/sleep 60s")).await["message_id"].clone(),
+        "retry_message" => {
+            let id = made("/api/v1/messages", ask("/sleep 60s")).await["message_id"].clone();
+            made(&format!("/api/v1/messages/{}/cancel", id.as_str()?), Value::Null).await;
+            id
+        }
+        "replay_webhook_delivery" => {
+            let endpoint = made("/api/v1/webhook-endpoints", endpoint).await["id"].clone();
+            made(&format!("/api/v1/webhook-endpoints/{}/test", endpoint.as_str()?), Value::Null).await["id"].clone()
+        }
+        _ if operation.path.contains("{message_id}") => made("/api/v1/chat", ask("hello")).await["message_id"].clone(),
+        _ if operation.path.contains("{id}") => made("/api/v1/webhook-endpoints", endpoint).await["id"].clone(),
+        _ => return None,
+    };
+    Some(id.as_str().expect("an id").to_owned())
 }
