@@ -117,17 +117,8 @@ pub(super) async fn take_due(
     now: Millis,
     until: Millis,
 ) -> Result<Vec<Taken>, StoreError> {
-    let backend = write.get_database_backend();
-    let skip = if backend == DbBackend::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
-    let take = format!(
-        "WITH due AS MATERIALIZED (SELECT id FROM webhook_targets WHERE failing = $1 AND ready_at <= $2 \
-         ORDER BY ready_at LIMIT $3 {skip}) \
-         UPDATE webhook_targets SET claim = $4, held_until = $5, ready_at = $5 \
-         WHERE id IN (SELECT id FROM due) RETURNING id, proven, failures, failing_since"
-    );
-    let most = i64::try_from(most).unwrap_or(i64::MAX);
-    let values: [Value; 5] = [failing.into(), now.0.into(), most.into(), claim.into(), until.0.into()];
-    let rows = write.query_all_raw(Statement::from_sql_and_values(backend, take, values)).await?;
+    let statement = take(write.get_database_backend(), failing, most, claim, now, until);
+    let rows = write.query_all_raw(statement).await?;
     let taken = rows.iter().map(|row| {
         Ok(Taken {
             target: TargetId(row.try_get("", "id")?),
@@ -139,6 +130,19 @@ pub(super) async fn take_due(
     taken.collect()
 }
 
+fn take(backend: DbBackend, failing: bool, most: u64, claim: Uuid, now: Millis, until: Millis) -> Statement {
+    let skip = if backend == DbBackend::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
+    let take = format!(
+        "WITH due AS MATERIALIZED (SELECT id FROM webhook_targets WHERE failing = $1 AND ready_at <= $2 \
+         ORDER BY ready_at LIMIT $3 {skip}) \
+         UPDATE webhook_targets SET claim = $4, held_until = $5, ready_at = $5 \
+         WHERE id IN (SELECT id FROM due) RETURNING id, proven, failures, failing_since"
+    );
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let values: [Value; 5] = [failing.into(), now.0.into(), most.into(), claim.into(), until.0.into()];
+    Statement::from_sql_and_values(backend, take, values)
+}
+
 /// The oldest deliveries that are due for `targets`, at most `each` of one.
 pub(super) async fn due(
     write: &Write,
@@ -146,25 +150,28 @@ pub(super) async fn due(
     each: u64,
     now: Millis,
 ) -> Result<Vec<webhook_delivery::Model>, StoreError> {
-    let backend = write.get_database_backend();
     let mut found = Vec::new();
     for portion in sql::portions(targets.len()) {
-        let mut values: Vec<Value> = vec![now.0.into(), i64::try_from(each).unwrap_or(i64::MAX).into()];
-        let mut parts = Vec::with_capacity(portion.len());
-        for target in &targets[portion] {
-            values.push(target.0.into());
-            parts.push(format!(
-                "SELECT * FROM (SELECT * FROM webhook_deliveries WHERE target_id = ${} AND status = 'pending' \
-                 AND next_at <= $1 ORDER BY next_at, id LIMIT $2) AS t",
-                values.len()
-            ));
-        }
-        let union = Statement::from_sql_and_values(backend, parts.join(" UNION ALL "), values);
+        let union = select_due(write.get_database_backend(), &targets[portion], each, now);
         for row in write.query_all_raw(union).await? {
             found.push(webhook_delivery::Model::from_query_result(&row, "")?);
         }
     }
     Ok(found)
+}
+
+fn select_due(backend: DbBackend, targets: &[TargetId], each: u64, now: Millis) -> Statement {
+    let mut values: Vec<Value> = vec![now.0.into(), i64::try_from(each).unwrap_or(i64::MAX).into()];
+    let mut parts = Vec::with_capacity(targets.len());
+    for target in targets {
+        values.push(target.0.into());
+        parts.push(format!(
+            "SELECT * FROM (SELECT * FROM webhook_deliveries WHERE target_id = ${} AND status = 'pending' \
+             AND next_at <= $1 ORDER BY next_at, id LIMIT $2) AS t",
+            values.len()
+        ));
+    }
+    Statement::from_sql_and_values(backend, parts.join(" UNION ALL "), values)
 }
 
 /// Gives a receiver back to whoever comes next, `hold` from now at the earliest. Nothing happens when the lease has
@@ -237,6 +244,7 @@ pub(super) async fn forgive(write: &Write, id: EndpointId) -> Result<(), StoreEr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::testing::on_each_database;
 
     #[test]
     fn callbacks_of_one_account_to_one_host_are_one_receiver() {
@@ -249,5 +257,28 @@ mod tests {
         assert_ne!(one, of(owner, "http://example.com/a"));
         assert_ne!(one, of(other, "https://example.com/a"));
         of(owner, "no address");
+    }
+
+    #[tokio::test]
+    async fn what_is_due_is_found_by_indexes() {
+        on_each_database(async |store| {
+            if store.db.get_database_backend() != DbBackend::Sqlite {
+                return;
+            }
+            let id = TargetId(EndpointId::new().0);
+            let take = take(DbBackend::Sqlite, false, 9, id.0, Millis(0), Millis(0));
+            let select = select_due(DbBackend::Sqlite, &[id], 9, Millis(0));
+            for (mut statement, index) in [
+                (take, "webhook_targets_failing_ready_at (failing=? AND ready_at<?)"),
+                (select, "webhook_deliveries_target_id_next_at_id (target_id=? AND next_at<?)"),
+            ] {
+                statement.sql = format!("EXPLAIN QUERY PLAN {}", statement.sql);
+                let rows = store.db.query_all_raw(statement).await.expect("a plan");
+                let plan: Vec<String> = rows.iter().map(|row| row.try_get("", "detail").expect("a line")).collect();
+                assert!(plan.iter().any(|line| line.ends_with(index)), "{plan:?}");
+                assert!(!plan.iter().any(|line| line.contains("TEMP B-TREE")), "{plan:?}");
+            }
+        })
+        .await;
     }
 }
