@@ -200,9 +200,10 @@ pub(super) async fn release(
 
 /// Notes when the next delivery of a receiver is due, but not before `earliest`.
 async fn look_again(write: &Write, target: TargetId, earliest: Millis) -> Result<(), StoreError> {
-    // Not MIN: SQLite reads the whole backlog for an expression of it.
-    let look = "UPDATE webhook_targets SET ready_at = (SELECT CASE WHEN next_at < $1 THEN $1 ELSE next_at END \
-                FROM webhook_deliveries WHERE target_id = $2 AND status = 'pending' ORDER BY next_at LIMIT 1) \
+    // Not MIN, for which SQLite reads the whole backlog; and with the table's name, since PostgreSQL would order by
+    // the expression.
+    let look = "UPDATE webhook_targets SET ready_at = (SELECT CASE WHEN d.next_at < $1 THEN $1 ELSE d.next_at END \
+                FROM webhook_deliveries d WHERE d.target_id = $2 AND d.status = 'pending' ORDER BY d.next_at LIMIT 1) \
                 WHERE id = $2";
     let values: [Value; 2] = [earliest.0.into(), target.0.into()];
     write.execute_raw(Statement::from_sql_and_values(write.get_database_backend(), look, values)).await?;
