@@ -10,6 +10,7 @@ use tests::{
     caller::Caller,
     database::Database,
     model::{Behaviour, Gate, ModelServer},
+    patience::until,
     sse::{self, Event, Events, names, text},
     stack::Stack,
 };
@@ -223,10 +224,20 @@ async fn a_gateway_that_stops_sends_its_readers_on(#[values(Database::Sqlite, Da
         events.expect(name).await;
     }
     let last = events.expect("message.delta").await;
-    let poller = Caller::of(&stack).at(&stack.gateways[1]);
+    let caller = Caller::of(&stack).at(&stack.gateways[1]);
     let path = format!("/api/v1/messages/{id}?wait=300");
-    let stop = async { stack.gateways[1].process.signal("TERM") };
-    let (polled, (), rest) = tokio::join!(poller.get(&path), stop, events.rest());
+    let mut looks = 0;
+    let stop = async {
+        // The gateway has taken the poll once it has counted it, beside the stream and these looks.
+        until("the poll is counted", async || {
+            looks += 1;
+            let look = caller.get(&format!("/api/v1/messages/{id}")).await;
+            look.header("ratelimit")?.starts_with(&format!("\"read\";r={};", 598 - looks)).then_some(())
+        })
+        .await;
+        stack.gateways[1].process.signal("TERM");
+    };
+    let (polled, (), rest) = tokio::join!(caller.get(&path), stop, events.rest());
     assert_eq!(rest.len(), 0, "a clean end without a last event: {rest:?}");
     assert!(polled.ok()["completed_at"].is_null(), "whoever waits is told how it stands");
     stack.gateways[1].process.ended(Duration::from_secs(60)).await.expect("nobody holds it up");
