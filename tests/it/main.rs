@@ -34,4 +34,5 @@ mod stopping;
 mod streaming;
 mod submit;
 mod unanswered;
+mod webhook_endpoints;
 mod webhooks_out;

@@ -85,7 +85,8 @@ async fn a_callback_is_told_of_its_message_alone(#[values(Database::Sqlite, Data
     assert_eq!(accepted.status, 202, "{accepted}");
     caller.chat(&stack.agent, &nonce()).await.ok();
     let received = sink.until_received("/mine", 1).await.remove(0);
-    let event = received.json();
+    let secret = stack.admin(&["webhook", "secret", &stack.account])["secret"].clone();
+    let event = webhook::event(secret.as_str().expect("a secret"), &received);
     assert_eq!((&event["data"]["content"], &event["data"]["metadata"]), (&json!(prompt), &json!({ "order": 7 })));
     assert_eq!(event["data"]["message_id"], accepted.json()["message_id"]);
 
@@ -345,4 +346,25 @@ async fn a_delivery_outlives_its_worker(#[values(Database::Sqlite, Database::Pos
     assert_eq!(received[0].header("webhook-id"), received[1].header("webhook-id"));
     webhook::event(&secret, &received[1]);
     until_settled(&caller, &id, "delivered", 1).await;
+}
+
+/// Saved while this machine could be called, and sent when it cannot any more.
+#[rstest]
+#[tokio::test]
+async fn what_leads_into_our_network_is_refused_when_it_is_sent_too(
+    #[values(Database::Sqlite, Database::Postgres)] database: Database,
+) {
+    let (mut stack, sink) = (stack(Stack::on(database).workers(0)).await, Sink::start().await);
+    let caller = Caller::of(&stack);
+    let (number, _) = endpoint(&caller, &sink.url("/hook"), json!([])).await;
+    let (name, _) = endpoint(&caller, &sink.url("/hook").replace("127.0.0.1", "localhost"), json!([])).await;
+    stack.set("FRONTDESK_ALLOW_LOOPBACK_TARGETS", false);
+    stack.add_worker().await;
+    caller.chat(&stack.agent, &nonce()).await.ok();
+    for id in [number, name] {
+        let delivery = until_settled(&caller, &id, "failed", 1).await;
+        let error = "the address leads to a loopback address; only public addresses are called";
+        assert_eq!((&delivery["tries"][0]["error"], &delivery["tries"][0]["status"]), (&json!(error), &Value::Null));
+    }
+    assert!(sink.received("/hook").is_empty());
 }

@@ -147,6 +147,11 @@ impl Stack {
         metric(&self.client, &self.gateways[0].metrics_url, name).await
     }
 
+    /// With a setting for the processes that are started from now on.
+    pub fn set(&mut self, name: &str, value: impl ToString) {
+        self.settings.insert(name.to_owned(), value.to_string());
+    }
+
     /// Starts one more gateway.
     pub async fn add_gateway(&mut self) {
         let gateway = self.start_gateway(self.gateways.len(), "127.0.0.1:0").await.expect("a gateway");
