@@ -67,6 +67,7 @@ fn all(results: &Results) -> Vec<Bar> {
     single(Row::Waiting(Shipped, 2_000, false), P99, &format!("{added} within 4 s, {Shipped}"), 100.0, false);
     single(Row::Waiting(ServerDefault, 2_000, true), P99, &format!("{added} at once, {ServerDefault}"), 100.0, false);
     single(Row::Streams(false), RATE, "(6) chunks a second", 20_000.0, true);
+    single(Row::Webhooks, P50, "(8) ms to a webhook, 10,000 others wait", 50.0, false);
     bars.extend(reading);
     bars.extend(accepting);
     bars

@@ -21,6 +21,7 @@ mod sites;
 mod streams;
 mod table;
 mod waiting;
+mod webhooks;
 mod window;
 
 use std::{net::SocketAddr, process::Command};
@@ -64,7 +65,10 @@ fn address(argument: Option<String>) -> Result<SocketAddr> {
 
 async fn measure(options: &Options) -> Result<()> {
     let most = procfs::open_files()?;
-    ensure!(!options.has(5) || most >= OPEN_FILES, "{most} open files are too few: `ulimit -n {OPEN_FILES}`");
+    ensure!(
+        !(options.has(5) || options.has(8)) || most >= OPEN_FILES,
+        "{most} open files are too few: `ulimit -n {OPEN_FILES}`"
+    );
     // Beside the program, and not in /tmp: that may be memory, where nothing is durable.
     let root = TempDir::new_in(std::env::current_exe()?.with_file_name(""))?;
     let about = about(options, &root)?;

@@ -92,6 +92,12 @@ pub fn submit(address: SocketAddr, key: &str, agent: &str, prompt: &str) -> Vec<
     post(address, "/api/v1/messages", key, &format!(r#"{{"employee_id":"{agent}","prompt":"{prompt}"}}"#))
 }
 
+/// The same with a short prompt whose end is told to `callback`.
+pub fn submit_told(address: SocketAddr, key: &str, agent: &str, callback: &str) -> Vec<u8> {
+    let body = format!(r#"{{"employee_id":"{agent}","prompt":"{PROMPT}","callback_url":"{callback}"}}"#);
+    post(address, "/api/v1/messages", key, &body)
+}
+
 /// `GET /api/v1/messages/{id}/stream`.
 pub fn follow(address: SocketAddr, key: &str, id: &str) -> Vec<u8> {
     let head = format!("GET /api/v1/messages/{id}/stream HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {key}");

@@ -13,7 +13,7 @@ use crate::{
     publish, readers,
     sample::Sample,
     sites::Site,
-    streams, waiting,
+    streams, waiting, webhooks,
 };
 
 /// Callers at a time.
@@ -54,6 +54,8 @@ pub enum Row {
     Publish(Durability),
     /// Submissions without waiting; whether a worker runs them beside.
     Accept(Durability, bool),
+    /// Webhooks while others wait for dead receivers.
+    Webhooks,
 }
 
 /// All samples of each line, in the order of the rounds.
@@ -72,7 +74,8 @@ pub async fn run(root: &Path, options: &Options, results: &mut Results) -> Resul
     }
     round.waiting().await?;
     round.streams().await?;
-    round.accepting().await
+    round.accepting().await?;
+    round.webhooks().await
 }
 
 struct Round<'a> {
@@ -174,6 +177,17 @@ impl Round<'_> {
                 self.note(Row::Accept(durability, is_run), sample);
             }
         }
+        Ok(())
+    }
+
+    async fn webhooks(&mut self) -> Result<()> {
+        if !self.options.has(8) {
+            return Ok(());
+        }
+        let settings = [("FRONTDESK_ALLOW_LOOPBACK_TARGETS", "true")];
+        let site = Site::product(self.root, Durability::Shipped, &settings).await?;
+        let sample = webhooks::run(&site).await?;
+        self.note(Row::Webhooks, sample);
         Ok(())
     }
 

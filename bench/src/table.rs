@@ -61,6 +61,7 @@ fn label(row: Row) -> (String, String, Option<u32>) {
             let how = if is_run { ", run beside" } else { "" };
             (format!("(7) POST /api/v1/messages{how}"), Some(durability), Some(ACCEPTING))
         }
+        Row::Webhooks => ("(8) from a message's end to its webhook, 10,000 others wait".to_owned(), None, Some(1)),
         Row::Streams(true) => ("(6) chunks, gathered for 20 ms, model at 5 ms".to_owned(), None, Some(100)),
     };
     (what, sync.map_or_else(String::new, |durability| durability.to_string()), callers)
@@ -117,6 +118,7 @@ mod tests {
             Row::Waiting(Durability::Default, 2_000, true),
             Row::Streams(false),
             Row::Accept(Durability::Default, true),
+            Row::Webhooks,
         ] {
             let line = line(row, &Sample { answered: Some(3.0), memory: Some(1.0), ..Sample::default() });
             assert_eq!(columns(&line), head, "{line}");
