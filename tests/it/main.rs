@@ -16,6 +16,7 @@ mod framing;
 mod hang_up;
 mod headers;
 mod idempotency;
+mod idempotency_key;
 mod keys;
 mod limits;
 mod message_states;

@@ -3,6 +3,7 @@
 pub mod accepted;
 pub mod agents;
 pub mod chat;
+pub mod conversation;
 pub mod message_request;
 pub mod message_stream;
 pub mod messages;
