@@ -8,11 +8,14 @@ use std::{sync::Arc, time::Duration};
 use common::{
     domain::time::Millis,
     queue::{connection::Connection, signals::DeliveryWakes},
-    store::claims::{Claim, ClaimLimits, Class},
+    store::{
+        claims::{Claim, ClaimLimits, Class},
+        error::StoreError,
+    },
 };
 use tokio::{
     sync::{Notify, Semaphore},
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, sleep},
 };
 use tracing::{info, warn};
 
@@ -63,30 +66,34 @@ impl Sender {
                 () = self.back.notified() => {}
                 _ = sweep.tick() => {}
             }
-            self.send_out(Class::Fresh, &self.fresh, VISIT).await;
-            self.send_out(Class::Retry, &self.retry, 1).await;
+            if let Err(error) = self.send_out_all().await {
+                warn!(%error, "could not look for webhooks that are due");
+                tokio::select! { () = lifecycle.stopping() => break, () = sleep(SWEEP) => {} }
+            }
         }
         info!("sending no more webhooks");
     }
 
+    async fn send_out_all(&self) -> Result<(), StoreError> {
+        self.send_out(Class::Fresh, &self.fresh, VISIT).await?;
+        self.send_out(Class::Retry, &self.retry, 1).await
+    }
+
     /// Sends a courier to each receiver of `class` for which something is due, as far as there is room.
-    async fn send_out(&self, class: Class, room: &Arc<Semaphore>, each: u64) {
+    async fn send_out(&self, class: Class, room: &Arc<Semaphore>, each: u64) -> Result<(), StoreError> {
         loop {
             let most = room.available_permits().min(GROUP);
             if most == 0 {
-                return;
+                return Ok(());
             }
             let limits = ClaimLimits { targets: most as u64, each, lease: LEASE };
-            let claims = match self.courier.store.claim_targets(class, &limits, Millis::now()).await {
-                Ok(claims) => claims,
-                Err(error) => return warn!(%error, "could not look for webhooks that are due"),
-            };
+            let claims = self.courier.store.claim_targets(class, &limits, Millis::now()).await?;
             let found = claims.len();
             for claim in claims {
                 self.send_to(claim, room);
             }
             if found < most {
-                return;
+                return Ok(());
             }
         }
     }
