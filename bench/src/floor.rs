@@ -90,6 +90,7 @@ pub async fn gateway(address: SocketAddr, lifecycle: &Lifecycle) -> Result<()> {
     let mut replies = ReplyReceiver::subscribe(&connection, asker.gateway).await?;
     let publisher = Publisher::new(connection, Duration::from_secs(2));
     let front = Arc::new(Front { asker, publisher, waiting: Mutex::default() });
+    #[expect(clippy::disallowed_methods, reason = "the floor has no document")]
     let app = Router::new().route("/api/v1/chat", post(chat)).with_state(front.clone());
     lifecycle.spawn(async move {
         while let Some((id, frame)) = replies.next().await {
