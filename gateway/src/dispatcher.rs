@@ -254,7 +254,9 @@ impl Dispatcher {
         let (id, channel) = (job.borrow().id, job.borrow().channel);
         match self.publisher.publish(job, traceparent).await {
             Ok(published) => {
-                self.metrics.job_accepted(channel);
+                if !published.was_known {
+                    self.metrics.job_accepted(channel);
+                }
                 Ok(published)
             }
             Err(PublishError::Full) => Err(DispatchError::QueueFull),

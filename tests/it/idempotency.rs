@@ -12,7 +12,7 @@ use tests::{
     database::Database,
     model::{Behaviour, Gate, ModelServer},
     patience::{nonce, until},
-    stack::Stack,
+    stack::{Stack, metric},
 };
 use tokio::time::{Duration, sleep};
 
@@ -64,6 +64,11 @@ async fn fifty_equal_requests_at_once_are_one_message(
     assert_eq!(answers[0].json()["content"], "one answer");
     let ids: BTreeSet<_> = answers.iter().map(|answer| answer.header("x-message-id")).collect();
     assert_eq!((ids.len(), model.calls().len()), (1, 1));
+    let mut accepted = 0.0;
+    for gateway in &stack.gateways {
+        accepted += metric(stack.client(), &gateway.metrics_url, "frontdesk_jobs_accepted_total").await;
+    }
+    assert_eq!(accepted, 1.0);
     stack.until_billed(1, Duration::from_secs(30)).await.expect("one bill");
 }
 

@@ -46,7 +46,8 @@ pub enum PublishError {
 /// A job that is stored in the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Published {
-    /// Whether the stream had it before: of this publish, or of another one under the same id.
+    /// Whether another publish under the same id was there before. What may have been an earlier try of this very
+    /// publish does not count.
     pub was_known: bool,
 }
 
@@ -94,7 +95,7 @@ impl Publisher {
         loop {
             let fault =
                 match self.publish_once(&subject, message(id, traceparent.as_deref(), payload.clone()), until).await {
-                    Ok(published) => return Ok(published),
+                    Ok(Published { was_known }) => return Ok(Published { was_known: was_known && !in_doubt }),
                     Err(fault) => fault,
                 };
             in_doubt |= matches!(fault, Fault::InDoubt(_));
