@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use reqwest::Method;
 use rstest::rstest;
 use serde_json::json;
 use tests::{
@@ -88,6 +89,9 @@ async fn a_poisoned_job_is_given_up_and_blocks_nobody(
     let dead = stack.admin(&["dead", "list"]);
     assert_eq!(dead.as_array().map(Vec::len), Some(1), "{dead}");
     assert_eq!(dead[0]["message_id"], body["message_id"]);
+    let path = format!("/api/v1/messages/{}", body["message_id"].as_str().expect("an id"));
+    let purged = stack.request(Method::DELETE, &path).send().await.expect("an answer");
+    assert_eq!((purged.status().as_u16(), stack.admin(&["dead", "list"])), (204, json!([])), "its letter is gone, too");
     let (status, body) = stack.begin_chat(0, "nonce 73").await.expect("a task").expect("an answer");
     assert_eq!((status, &body["content"]), (200, &json!("nonce 73")));
 }
