@@ -2,6 +2,7 @@
 //! stops it, blanks it.
 
 mod cursor;
+mod found;
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,7 +31,7 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 use tracing::error;
 
-pub use self::cursor::PageCursor;
+pub use self::{cursor::PageCursor, found::Found};
 use crate::{
     auth::caller::Caller,
     error::ApiError,
@@ -48,51 +49,6 @@ pub struct Archive {
     cancels: CancelSender,
     metrics: Arc<Metrics>,
     lifecycle: Lifecycle,
-}
-
-/// A message as it was found.
-pub enum Found {
-    /// It has a row.
-    Stored(Box<StoredMessage>),
-    /// It is on the queue, and has no row yet.
-    OnQueue(Box<Job>),
-}
-
-impl Found {
-    /// Where it stands.
-    pub fn status(&self) -> MessageStatus {
-        match self {
-            Self::Stored(message) => message.status,
-            Self::OnQueue(_) => MessageStatus::Queued,
-        }
-    }
-
-    /// The message as its caller sees it.
-    pub fn object(self) -> MessageObject {
-        match self {
-            Self::Stored(message) => message.object(),
-            Self::OnQueue(job) => MessageObject::queued(&job),
-        }
-    }
-
-    fn agent(&self) -> AgentId {
-        match self {
-            Self::Stored(message) => message.agent,
-            Self::OnQueue(job) => job.agent,
-        }
-    }
-
-    fn is_purged(&self) -> bool {
-        matches!(self, Self::Stored(message) if message.purged_at.is_some())
-    }
-
-    /// How it ended, taken out of it.
-    fn take_outcome(&mut self) -> Option<Outcome> {
-        match self {
-            Self::Stored(message) => message.outcome.take(),
-            Self::OnQueue(_) => None,
-        }
-    }
 }
 
 /// What a message asked for.
@@ -323,15 +279,6 @@ impl Archive {
     async fn on_queue(&self, caller: &Caller, id: MessageId) -> Result<Option<Job>, ApiError> {
         let found = jobs::find(&self.connection, caller.account.id, id).await;
         Ok(found.map_err(|error| unreachable(&error))?.map(|(job, _)| job))
-    }
-}
-
-impl Found {
-    fn belongs_to(&self, caller: &Caller) -> bool {
-        match self {
-            Self::Stored(message) => message.account == caller.account.id,
-            Self::OnQueue(job) => job.account == caller.account.id,
-        }
     }
 }
 
