@@ -45,7 +45,7 @@ character U+0000 is refused.";
         (name = "messages", description = "Messages that nobody waits for, and what became of messages, whatever their channel."),
         (name = "webhooks", description = "The Webhooks channel: submission in, ends of messages out."),
         (name = "agents", description = "The account's agents, and a chat with one of them, whole or as it is made."),
-        (name = "probes", description = "For load balancers and people: no key is needed."),
+        (name = "probes", description = "For load balancers and people; only `/api/v1/health` needs a key."),
         (name = "reference", description = "This document, and a page that shows it."),
     )
 )]
