@@ -368,3 +368,23 @@ async fn what_leads_into_our_network_is_refused_when_it_is_sent_too(
     }
     assert!(sink.received("/hook").is_empty());
 }
+
+/// The caches would believe for an hour that there is no endpoint: only the announcement can be what is heard.
+#[rstest]
+#[tokio::test]
+async fn a_new_endpoint_counts_at_once_on_every_gateway(
+    #[values(Database::Sqlite, Database::Postgres)] database: Database,
+) {
+    let builder = Stack::on(database).gateways(2).set("FRONTDESK_CACHE_TTL", "1h");
+    let (stack, sink) = (stack(builder).await, Sink::start().await);
+    let caller = Caller::of(&stack);
+    let other = caller.at(&stack.gateways[1]);
+    for caller in [&caller, &other] {
+        caller.chat(&stack.agent, &nonce()).await.ok();
+    }
+    let (id, _) = endpoint(&caller, &sink.url("/hook"), json!([])).await;
+    let prompt = nonce();
+    other.chat(&stack.agent, &prompt).await.ok();
+    assert_eq!(sink.until_received("/hook", 1).await[0].json()["data"]["content"], json!(prompt));
+    assert_eq!(until_settled(&other, &id, "delivered", 1).await["event"], "message.completed");
+}
