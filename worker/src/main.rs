@@ -7,6 +7,7 @@ use common::{
     store::connection::StoreConfig,
     telemetry,
 };
+use tracing::warn;
 use worker::{
     agent::runtime::RuntimeConfig,
     config::WorkerConfig,
@@ -28,6 +29,11 @@ async fn main() -> Result<()> {
         runtime: RuntimeConfig::from_environment()?,
         deliveries: DeliveriesConfig::from_environment()?,
     };
+    if settings.streams.events_max_age < settings.worker.run_limit {
+        warn!(
+            "FRONTDESK_EVENTS_MAX_AGE is below FRONTDESK_RUN_LIMIT: who comes late to a long answer sees no text until its end"
+        );
+    }
     let lifecycle = Lifecycle::new();
     lifecycle.listen_for_signals().context("could not listen for signals")?;
     Worker::build(settings, lifecycle).await?.run_until_stopped().await

@@ -59,7 +59,8 @@ impl Attachment {
             self.speaks_on = found.map(|(job, _)| subjects::event(&job));
         }
         if let Some(subject) = &self.speaks_on {
-            self.replayed.extend(events::read(&self.connection, subject).await?);
+            // What is left of the reading before is among it.
+            self.replayed = events::read(&self.connection, subject).await?.into();
         }
         Ok(())
     }

@@ -78,7 +78,7 @@ impl StreamLimits {
         Ok(Self {
             jobs_max_bytes: env::within("FRONTDESK_JOBS_MAX_BYTES", 2 << 30, 1..=i64::MAX)?,
             jobs_max_messages: env::within("FRONTDESK_JOBS_MAX_MESSAGES", 2_000_000, 1..=i64::MAX)?,
-            events_max_bytes: env::within("FRONTDESK_EVENTS_MAX_BYTES", 64 << 20, 1..=i64::MAX)?,
+            events_max_bytes: env::within("FRONTDESK_EVENTS_MAX_BYTES", 256 << 20, 1..=i64::MAX)?,
             events_max_age: env::duration("FRONTDESK_EVENTS_MAX_AGE", Duration::from_secs(30 * 60))?,
             ack_wait: ack_wait_from_environment()?,
         })

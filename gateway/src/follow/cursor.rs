@@ -97,12 +97,8 @@ impl Cursor {
             Some(_) => self.attempt = Some(newest),
         }
         let piece = log.piece_after(self.at)?;
-        let text = log.text().get(self.at..piece.end)?;
-        if text.len() > STEP_LIMIT {
-            return Some(self.say(&text[..text.floor_char_boundary(STEP_LIMIT)], piece.n));
-        }
-        (self.n, self.at, self.mark) = (piece.n, piece.end, piece.mark);
-        Some(Step::Delta { position: self.position(newest), text: text.to_owned() })
+        let text = log.text(self.at, piece.end)?;
+        Some(self.say(&text[..text.floor_char_boundary(STEP_LIMIT)], piece.n))
     }
 
     /// The whole answer is known: goes on with it if what was told is its beginning, else starts again.
@@ -360,7 +356,49 @@ mod tests {
         assert_eq!(log.apply(delta(id, 1, 1, 2, "cd")), Change::More);
         assert_eq!(log.apply(delta(id, 1, 2, 4, "ef")), Change::More);
         assert_eq!(log.apply(delta(id, 1, 2, 4, "ef")), Change::None);
-        assert_eq!(log.text(), "abcdef");
+        assert_eq!(log.text(0, 6), Some("abcdef"));
+    }
+
+    #[test]
+    fn where_the_beginning_is_gone_who_has_seen_it_goes_on_and_the_others_get_it_with_the_end() {
+        let id = MessageId::new();
+        let mut whole = Log::default();
+        whole.apply(delta(id, 1, 0, 0, "ab"));
+        whole.apply(delta(id, 1, 1, 2, "cd"));
+        let (mut seen, mut fresh) = (Client::default(), Client::default());
+        seen.read(id, &mut Cursor::default(), &whole);
+
+        let mut log = Log::default();
+        assert_eq!(log.apply(delta(id, 1, 1, 2, "cd")), Change::Gap);
+        log.give_up_gap();
+        for (n, at, text, change) in [
+            (1, 2, "cd", Change::More),
+            (2, 4, "ef", Change::More),
+            (4, 8, "ij", Change::None),
+            (0, 0, "ab", Change::None),
+        ] {
+            assert_eq!(log.apply(delta(id, 1, n, at, text)), change, "{text}");
+        }
+        let (mut back, mut first) = (seen.come_back(id), Cursor::default());
+        seen.read(id, &mut back, &log);
+        fresh.read(id, &mut first, &log);
+        assert_eq!((seen.text.as_str(), fresh.text.as_str()), ("abcdef", ""));
+        log.finish(completed("abcdefghij", 1));
+        for (client, cursor) in [(&mut seen, &mut back), (&mut fresh, &mut first)] {
+            client.read(id, cursor, &log);
+            assert_eq!((client.text.as_str(), client.restarts), ("abcdefghij", 0));
+        }
+    }
+
+    #[test]
+    fn another_run_is_read_back_anew() {
+        let id = MessageId::new();
+        let mut log = Log::default();
+        log.give_up_gap();
+        assert_eq!(log.apply(delta(id, 1, 1, 2, "cd")), Change::Gap);
+        log.give_up_gap();
+        assert_eq!(log.apply(delta(id, 1, 1, 2, "cd")), Change::More);
+        assert_eq!(log.apply(delta(id, 2, 1, 2, "cd")), Change::Gap);
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl Follower {
     /// As for [`Follower::next`].
     pub fn next_now(&mut self) -> Result<Option<Step>, TooSlow> {
         let log = self.track.log();
-        let length = log.text().len();
+        let length = log.reach();
         if let Some((since, before)) = self.busy.take()
             && length.saturating_sub(before) > BACKLOG
             && since.elapsed() > PATIENCE

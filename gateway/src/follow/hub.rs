@@ -22,12 +22,16 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::{follower::Follower, log::Change, position::Position, track::Track};
+use super::{
+    follower::Follower,
+    log::{Change, Log},
+    position::Position,
+    reread::Reread,
+    track::Track,
+};
 
 /// How long the last look before the time is up may take.
 const LAST_LOOK: Duration = Duration::from_secs(1);
-/// A gap is read back at most this often: frames that are gone from `EVENTS` are filled from the end.
-const REPLAY_PAUSE: Duration = Duration::from_secs(1);
 
 /// All followed messages of this gateway. Cheap to clone.
 #[derive(Clone)]
@@ -144,26 +148,40 @@ impl Feed {
         // An end from before the attachment is in the store; a later one comes as a frame.
         self.look().await;
         let mut link = self.hub.connection.link();
-        let mut replayed_at = Instant::now();
+        let mut reread = Reread::done_at(Instant::now());
         while !self.is_over() {
-            let change = tokio::select! {
+            tokio::select! {
                 frame = attachment.next() => {
                     let (Some(frame), Some(track)) = (frame, self.track.upgrade()) else { return };
-                    track.apply(frame)
-                }
-                Ok(()) = link.changed() => if link.borrow_and_update().up { Change::Gap } else { Change::None },
-            };
-            match change {
-                Change::None | Change::More => {}
-                Change::EndWithoutContent => self.read_end().await,
-                Change::Gap if replayed_at.elapsed() < REPLAY_PAUSE => {}
-                Change::Gap => {
-                    replayed_at = Instant::now();
-                    if let Err(error) = attachment.replay().await {
-                        warn!(message.id = %self.id, %error, "could not read back what a job has said");
+                    match track.apply(frame) {
+                        Change::None | Change::More => {}
+                        Change::EndWithoutContent => self.read_end().await,
+                        Change::Gap => reread.for_gap(),
                     }
                 }
+                Ok(()) = link.changed() => if link.borrow_and_update().up {
+                    self.on_log(Log::hope);
+                    reread.for_reconnect();
+                },
+                () = reread.due() => self.read_back(&mut attachment, &mut reread).await,
             }
+        }
+    }
+
+    async fn read_back(&self, attachment: &mut Attachment, reread: &mut Reread) {
+        match attachment.replay().await {
+            Ok(()) if reread.done(Instant::now()) => self.on_log(Log::give_up_gap),
+            Ok(()) => {}
+            Err(error) => {
+                warn!(message.id = %self.id, %error, "could not read back what a job has said; trying again");
+                reread.failed(Instant::now());
+            }
+        }
+    }
+
+    fn on_log(&self, act: impl FnOnce(&mut Log)) {
+        if let Some(track) = self.track.upgrade() {
+            act(&mut track.log());
         }
     }
 

@@ -7,8 +7,6 @@ use common::domain::{
     reply::{Attempt, Frame, FrameBody, Outcome},
 };
 
-use super::position::TextMark;
-
 /// What a frame changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -16,7 +14,7 @@ pub enum Change {
     None,
     /// There is more to read.
     More,
-    /// Something before this frame is missing.
+    /// Something before this frame is missing, and may be read back.
     Gap,
     /// It is the end, but its answer was too large to come along.
     EndWithoutContent,
@@ -27,17 +25,19 @@ pub enum Change {
 pub(super) struct Piece {
     /// The frame's number.
     pub(super) n: u32,
-    /// The length of the text with it.
+    /// The length of the run's text with it, in bytes.
     pub(super) end: usize,
-    /// The mark of the text with it.
-    pub(super) mark: TextMark,
 }
 
 /// The newest run's text so far, and the end.
 #[derive(Debug, Default)]
 pub struct Log {
     attempt: Option<Attempt>,
+    /// Where `text` begins in the run's text, in bytes; above 0 when what was said before is gone.
+    from: usize,
     text: String,
+    /// Whether what is missing of this run is gone: reading back has not brought it.
+    is_gone: bool,
     pieces: Vec<Piece>,
     end: Option<Arc<Outcome>>,
 }
@@ -84,9 +84,25 @@ impl Log {
         self.end.as_ref()
     }
 
-    /// The newest run's text so far.
-    pub(super) fn text(&self) -> &str {
-        &self.text
+    /// How much the newest run has said, as far as is known without a gap, in bytes.
+    pub(super) fn reach(&self) -> usize {
+        self.from + self.text.len()
+    }
+
+    /// The bytes from `at` to `end` of the newest run's text; `None` where they are not known.
+    pub(super) fn text(&self, at: usize, end: usize) -> Option<&str> {
+        self.text.get(at.checked_sub(self.from)?..end.checked_sub(self.from)?)
+    }
+
+    /// What the newest run has said and is missing cannot be read back: readers who have seen it go on, the others
+    /// get it with the end.
+    pub(super) fn give_up_gap(&mut self) {
+        self.is_gone = true;
+    }
+
+    /// What is missing may be read back after all.
+    pub(super) fn hope(&mut self) {
+        self.is_gone = false;
     }
 
     /// The piece that goes on after the first `at` bytes.
@@ -97,12 +113,16 @@ impl Log {
 
     fn delta(&mut self, attempt: Attempt, n: u32, at: usize, text: &str) -> Change {
         let Some(is_new) = self.turn_to(attempt) else { return Change::None };
-        let Some(known) = self.text.len().checked_sub(at) else { return Change::Gap };
+        if self.is_gone && self.text.is_empty() {
+            self.from = at;
+        }
+        let Some(known) = self.reach().checked_sub(at) else {
+            return if self.is_gone { Change::None } else { Change::Gap };
+        };
         match text.get(known..) {
             Some(new) if !new.is_empty() => {
                 self.text.push_str(new);
-                let before = self.pieces.last().map_or_else(TextMark::default, |piece| piece.mark);
-                self.pieces.push(Piece { n, end: self.text.len(), mark: before.and(new.as_bytes()) });
+                self.pieces.push(Piece { n, end: self.reach() });
                 Change::More
             }
             _ if is_new => Change::More,
@@ -117,7 +137,7 @@ impl Log {
         }
         let is_new = self.attempt != Some(attempt);
         if is_new {
-            self.attempt = Some(attempt);
+            (self.attempt, self.from, self.is_gone) = (Some(attempt), 0, false);
             self.text.clear();
             self.pieces.clear();
         }

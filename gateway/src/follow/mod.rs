@@ -5,5 +5,6 @@ pub mod follower;
 pub mod hub;
 pub mod log;
 pub mod position;
+mod reread;
 mod track;
 pub mod upkeep;
