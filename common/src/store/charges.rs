@@ -69,7 +69,7 @@ mod tests {
         domain::message::MessageStatus,
         store::{
             messages::Committed,
-            testing::{account, cancelled, completed, job, on_each_database},
+            testing::{account, cancelled, completed, failed, job, on_each_database},
         },
     };
 
@@ -91,6 +91,27 @@ mod tests {
             let outcome = store.outcomes(&[one.id]).await.expect("outcomes").remove(0).1;
             assert_eq!((outcome.status, outcome.usage), (MessageStatus::Cancelled, USED));
             assert_eq!((outcome.credits_charged, outcome.model.as_deref()), (15, Some("demo")));
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn an_end_that_came_too_late_and_was_free_is_not_in_the_way() {
+        on_each_database(async |store| {
+            let owner = account(&store).await.id;
+            let (one, other) = (job(owner), job(owner));
+            store.finish(&[cancelled(&one)]).await.expect("to cancel");
+            let free = |job| {
+                let mut end = failed(job);
+                end.outcome.usage = Usage::default();
+                end
+            };
+            let late = store.finish(&[free(&one), free(&other)]).await.expect("to find the end");
+            assert!(matches!(late[..], [Committed::Lost(_), Committed::Won { credits_charged: 0 }]), "{late:?}");
+            let entries = store.ledger(owner, 9).await.expect("the ledger");
+            assert!(matches!(&entries[..], [entry] if entry.id.0 == other.id.0), "{entries:?}");
+            assert!(store.charge_cancelled(&one, USED, None, Millis::now()).await.expect("an answer"));
+            assert_eq!(store.balance(owner).await.expect("a balance"), -15);
         })
         .await;
     }

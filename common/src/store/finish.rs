@@ -44,6 +44,16 @@ const CHARGED: Insert = Insert {
     tail: "ON CONFLICT (id) DO NOTHING",
 };
 
+/// [`CHARGED`] behind [`ENDED`] in one text, for SQLite. Which ends were the first is not known yet: one that another
+/// end came before has its entry, but a cancelled one must be left without, or its run could not be charged.
+const CHARGED_AT_ONCE: Insert = Insert {
+    head: "ledger (id, account_id, key_id, agent_id, day, kind, model, input_tokens, output_tokens, estimated, \
+           amount, created_at) SELECT * FROM (",
+    columns: CHARGED.columns,
+    tail: ") WHERE EXISTS (SELECT 1 FROM messages WHERE id = column1 AND status <> 'cancelled') \
+           ON CONFLICT (id) DO NOTHING",
+};
+
 impl Store {
     /// Stores how the jobs of `group` ended, in one transaction: for each message that has not ended yet its row,
     /// its entry in the ledger, the charge, and the deliveries that it causes. A cancelled one is charged apart, by
@@ -60,7 +70,7 @@ impl Store {
             let mut sorted: Vec<_> = group.iter().collect();
             sorted.sort_unstable_by_key(|finish| finish.job.id);
             let won = match &self.turn {
-                // Where no balance moves, an entry for a message that has ended before is the entry that is there.
+                // Where no balance moves, the entries need not wait for the answer which ends were the first.
                 Some(turn) if sorted.iter().all(|finish| is_plain(finish)) => {
                     let rows = turn.lock().await.run(at_once(&sorted)?).await?;
                     rows.iter().map(id_of_row).collect::<Result<_, _>>()?
@@ -86,7 +96,7 @@ impl Store {
         let winners: Vec<_> = group.iter().copied().filter(|finish| won.contains(&finish.job.id)).collect();
         let charged: Vec<_> = winners.iter().copied().filter(|finish| !is_cancelled(finish)).collect();
         for portion in sql::portions(charged.len()) {
-            write.execute_raw(entries(write.get_database_backend(), &charged[portion])).await?;
+            write.execute_raw(entries(&CHARGED, write.get_database_backend(), &charged[portion])).await?;
         }
         take(&write, &charged).await?;
         caused::insert_deliveries(&write, &winners).await?;
@@ -99,7 +109,7 @@ impl Store {
 fn at_once(group: &[&Finish]) -> Result<Vec<Statement>, StoreError> {
     let statements = sql::portions(group.len()).map(|portion| {
         let portion = &group[portion];
-        Ok(sql::both(ends(DbBackend::Sqlite, portion)?, entries(DbBackend::Sqlite, portion)))
+        Ok(sql::both(ends(DbBackend::Sqlite, portion)?, entries(&CHARGED_AT_ONCE, DbBackend::Sqlite, portion)))
     });
     statements.collect()
 }
@@ -119,10 +129,10 @@ fn ends(backend: DbBackend, group: &[&Finish]) -> Result<Statement, StoreError> 
 }
 
 /// Enters what was used into the ledger.
-fn entries(backend: DbBackend, group: &[&Finish]) -> Statement {
-    let mut values = Vec::with_capacity(group.len() * CHARGED.columns);
+fn entries(insert: &Insert, backend: DbBackend, group: &[&Finish]) -> Statement {
+    let mut values = Vec::with_capacity(group.len() * insert.columns);
     group.iter().for_each(|finish| push_entry(&mut values, finish));
-    CHARGED.statement(backend, values)
+    insert.statement(backend, values)
 }
 
 fn push_entry(values: &mut Vec<Value>, finish: &Finish) {
