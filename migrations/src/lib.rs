@@ -11,4 +11,5 @@ mod m20261122_000001_callbacks;
 mod m20261122_000002_idempotency;
 mod m20261122_000003_webhook_endpoints;
 mod m20261122_000004_webhook_deliveries;
+mod m20261122_000005_lists;
 pub mod migrator;

@@ -7,7 +7,7 @@ use sea_orm_migration::{prelude::*, sea_orm::DatabaseTransaction};
 use crate::{
     m20261121_000001_accounts, m20261121_000002_api_keys, m20261121_000003_agents, m20261121_000004_messages,
     m20261121_000005_ledger, m20261121_000006_gateways, m20261122_000001_callbacks, m20261122_000002_idempotency,
-    m20261122_000003_webhook_endpoints, m20261122_000004_webhook_deliveries,
+    m20261122_000003_webhook_endpoints, m20261122_000004_webhook_deliveries, m20261122_000005_lists,
 };
 
 struct Migrator;
@@ -25,6 +25,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261122_000002_idempotency::Migration),
             Box::new(m20261122_000003_webhook_endpoints::Migration),
             Box::new(m20261122_000004_webhook_deliveries::Migration),
+            Box::new(m20261122_000005_lists::Migration),
         ]
     }
 }

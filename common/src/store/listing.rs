@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use sea_orm::{
-    ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Select, sea_query::Expr,
+    ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, QueryTrait as _, Select,
+    sea_query::{Expr, Query, SelectStatement, UnionType},
 };
 use uuid::Uuid;
 
@@ -22,6 +23,10 @@ use crate::domain::{
 
 /// An id is never made this long before its message is accepted: clocks differ, and lines of a batch have its time.
 const OLDER_IDS: Duration = Duration::from_hours(24);
+
+/// How many agents are each looked up by themselves: SQLite joins no more than 500 selects. A list of more than these
+/// is read along the account's history.
+const MOST_AGENTS: usize = 100;
 
 /// Which messages of an account are wanted; by default all.
 #[derive(Clone, Debug, Default)]
@@ -61,7 +66,7 @@ impl Store {
         filter: &ListFilter,
         limit: u64,
     ) -> Result<Vec<StoredMessage>, StoreError> {
-        let select = filter.select(account).order_by_desc(Column::Id).limit(limit);
+        let select = filter.page(account, limit);
         within_patience(async {
             let rows = select.into_model::<Row>().all(&self.db).await?;
             rows.into_iter().map(Row::message).collect()
@@ -101,8 +106,35 @@ impl Store {
 }
 
 impl ListFilter {
-    fn select(&self, account: AccountId) -> Select<Entity> {
-        let mut select = stored::select().filter(Column::AccountId.eq(account.0));
+    /// Selects the newest `limit` messages, newest first.
+    fn page(&self, account: AccountId, limit: u64) -> Select<Entity> {
+        let select = match self.agents.as_deref() {
+            Some([first, others @ ..]) if (1..MOST_AGENTS).contains(&others.len()) => {
+                let mut newest = self.newest_of(account, *first, limit);
+                for agent in others {
+                    newest.union(UnionType::All, self.newest_of(account, *agent, limit));
+                }
+                stored::select().filter(Column::Id.in_subquery(newest))
+            }
+            Some(agents) => {
+                self.narrow(stored::select(), account).filter(Column::AgentId.is_in(agents.iter().map(|agent| agent.0)))
+            }
+            None => self.narrow(stored::select(), account),
+        };
+        select.order_by_desc(Column::Id).limit(limit)
+    }
+
+    /// The ids of the newest `limit` messages to one agent, from the index that has them in this order.
+    fn newest_of(&self, account: AccountId, agent: AgentId, limit: u64) -> SelectStatement {
+        let ids = self.narrow(Entity::find().select_only().column(Column::Id), account);
+        let ids = ids.filter(Column::AgentId.eq(agent.0)).order_by_desc(Column::Id).limit(limit);
+        // Only as a table may it have an order of its own.
+        Query::select().column(Column::Id).from_subquery(ids.into_query(), "newest").take()
+    }
+
+    /// Leaves what the filter names, agents aside.
+    fn narrow(&self, select: Select<Entity>, account: AccountId) -> Select<Entity> {
+        let mut select = select.filter(Column::AccountId.eq(account.0));
         if let Some(status) = self.status {
             select = select.filter(Column::Status.eq(status.name()));
             if status != MessageStatus::Completed {
@@ -110,14 +142,15 @@ impl ListFilter {
                 select = select.filter(Expr::cust("status <> 'completed'"));
             }
         }
-        if let Some(agents) = &self.agents {
-            select = select.filter(Column::AgentId.is_in(agents.iter().map(|agent| agent.0)));
-        }
         if let Some(batch) = self.batch {
             select = select.filter(Column::BatchId.eq(batch));
         }
         if let Some(channel) = self.channel {
             select = select.filter(Column::Channel.eq(channel.name()));
+            if channel != Channel::Api {
+                // Likewise. What came in by the API is found along the account's history, which it mostly is.
+                select = select.filter(Expr::cust("channel <> 'api'"));
+            }
         }
         if let Some(moment) = self.created_after {
             // The ids are in the index and begin with their time.
@@ -169,7 +202,15 @@ mod tests {
             let first = listed(&store, owner, ListFilter::default(), 4).await;
             assert_eq!(first, ids[..4]);
             let next = ListFilter { before: first.last().copied(), ..ListFilter::default() };
-            assert_eq!(listed(&store, owner, next, 100).await, ids[4..]);
+            assert_eq!(listed(&store, owner, next.clone(), 100).await, ids[4..]);
+            for more in [0, MOST_AGENTS] {
+                let nobody = std::iter::repeat_with(AgentId::new).take(more);
+                let agents: Vec<_> = jobs[1..].iter().map(|job| job.agent).chain(nobody).collect();
+                let all = ListFilter { agents: Some(agents.clone()), ..ListFilter::default() };
+                assert_eq!(listed(&store, owner, all, 4).await, ids[..4]);
+                let next = ListFilter { agents: Some(agents), ..next.clone() };
+                assert_eq!(listed(&store, owner, next, 100).await, ids[4..9]);
+            }
         })
         .await;
     }
@@ -233,16 +274,34 @@ mod tests {
                     "messages_account_id_status_id (account_id=? AND status=?)",
                 ),
                 (ListFilter { batch: Some(MessageId::new().0), ..all() }, "messages_batch_id_id (batch_id=?)"),
+                (
+                    ListFilter { agents: Some(vec![AgentId::new()]), before: Some(MessageId::new()), ..all() },
+                    "messages_account_id_agent_id_id (account_id=? AND agent_id=? AND id<?)",
+                ),
+                (
+                    ListFilter { channel: Some(Channel::Webhooks), ..all() },
+                    "messages_account_id_channel_id (account_id=? AND channel=?)",
+                ),
             ] {
-                let select = filter.select(AccountId::new()).order_by_desc(Column::Id).limit(20);
-                let mut statement: Statement = select.build(DbBackend::Sqlite);
-                statement.sql = format!("EXPLAIN QUERY PLAN {}", statement.sql);
-                let rows = store.db.query_all_raw(statement).await.expect("a plan");
-                let plan: Vec<String> = rows.iter().map(|row| row.try_get("", "detail").expect("a line")).collect();
+                let plan = plan(&store, &filter).await;
                 assert!(plan.len() == 1 && plan[0].ends_with(index), "{plan:?}");
             }
+            // Each agent's newest are read from there too, and only those few are sorted.
+            let agents = ListFilter { agents: Some(vec![AgentId::new(), AgentId::new()]), ..all() };
+            let plan = plan(&store, &agents).await;
+            let of_one = "messages_account_id_agent_id_id (account_id=? AND agent_id=?)";
+            assert_eq!(plan.iter().filter(|line| line.ends_with(of_one)).count(), 2, "{plan:?}");
+            assert!(!plan.iter().any(|line| line.contains("messages_account_id_id")), "{plan:?}");
         })
         .await;
+    }
+
+    /// How SQLite goes about a list.
+    async fn plan(store: &Store, filter: &ListFilter) -> Vec<String> {
+        let mut statement: Statement = filter.page(AccountId::new(), 20).build(DbBackend::Sqlite);
+        statement.sql = format!("EXPLAIN QUERY PLAN {}", statement.sql);
+        let rows = store.db.query_all_raw(statement).await.expect("a plan");
+        rows.iter().map(|row| row.try_get("", "detail").expect("a line")).collect()
     }
 
     #[tokio::test]
