@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use sea_orm::{ColumnTrait as _, ConnectionTrait as _, EntityTrait as _, QueryFilter as _, Statement};
+use sea_orm::{ConnectionTrait as _, EntityTrait as _, Statement};
 
 use super::{
     connection::{Store, within_patience},
-    entity::idempotency_key::{Column, Entity, Model},
+    entity::idempotency_key::{Entity, Model},
     error::StoreError,
 };
 use crate::domain::{
@@ -21,6 +21,12 @@ const CLAIM: &str = "INSERT INTO idempotency_keys (account_id, key, fingerprint,
      VALUES ($1, $2, $3, $4, $5) ON CONFLICT (account_id, key) DO UPDATE SET fingerprint = excluded.fingerprint, \
      message_id = excluded.message_id, claimed_at = excluded.claimed_at \
      WHERE idempotency_keys.claimed_at <= $6 OR idempotency_keys.message_id = excluded.message_id";
+
+/// How many keys are forgotten in one transaction.
+const PORTION: u64 = 500;
+
+const FORGET: &str = "DELETE FROM idempotency_keys WHERE (account_id, key) IN \
+     (SELECT account_id, key FROM idempotency_keys WHERE claimed_at < $1 ORDER BY claimed_at LIMIT $2)";
 
 /// What came of claiming a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,13 +94,24 @@ impl Store {
 
     /// Forgets the keys that were claimed before `before`; how many those were.
     pub async fn forget_old_keys(&self, before: Millis) -> Result<u64, StoreError> {
-        within_patience(async {
-            let write = self.write().await?;
-            let deleted = Entity::delete_many().filter(Column::ClaimedAt.lt(before.0)).exec(&*write).await?;
-            write.commit().await?;
-            Ok(deleted.rows_affected)
-        })
-        .await
+        let portion = i64::try_from(PORTION).unwrap_or(i64::MAX);
+        let mut forgotten = 0;
+        loop {
+            // In few rows at a time: whoever claims a key waits for as long as one of these lasts.
+            let deleted = within_patience(async {
+                let write = self.write().await?;
+                let values = [before.0.into(), portion.into()];
+                let forget = Statement::from_sql_and_values(write.get_database_backend(), FORGET, values);
+                let deleted = write.execute_raw(forget).await?.rows_affected();
+                write.commit().await?;
+                Ok(deleted)
+            })
+            .await?;
+            forgotten += deleted;
+            if deleted < PORTION {
+                return Ok(forgotten);
+            }
+        }
     }
 }
 
@@ -109,9 +126,10 @@ fn known(row: Model, fingerprint: [u8; 32]) -> Claimed {
 #[cfg(test)]
 mod tests {
     use futures_util::future::try_join_all;
+    use sea_orm::ActiveValue::Set;
 
     use super::*;
-    use crate::store::testing::on_each_database;
+    use crate::store::{entity::idempotency_key::ActiveModel, testing::on_each_database};
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn of_claims_at_once_one_is_new_and_the_others_learn_it() {
@@ -158,6 +176,31 @@ mod tests {
             assert_eq!(store.claim_key(owner, "b", [2; 32], second, now).await.expect("an answer"), Claimed::New);
             assert_eq!(store.forget_old_keys(now).await.expect("housekeeping"), 1);
             assert_eq!(store.claim_key(owner, "a", [2; 32], second, now).await.expect("an answer"), Claimed::New);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn many_old_keys_are_forgotten_in_portions() {
+        on_each_database(async |store| {
+            let owner = AccountId::new();
+            let key = |n: u64| ActiveModel {
+                account_id: Set(owner.0),
+                key: Set(n.to_string()),
+                fingerprint: Set(vec![7; 32]),
+                message_id: Set(MessageId::new().0),
+                claimed_at: Set(i64::from(n < PORTION * 2 + 1)),
+            };
+            let keys = Entity::insert_many((0..PORTION * 2 + 3).map(key));
+            keys.exec_without_returning(&store.db).await.expect("keys");
+            let before = store.queries();
+            // The last two are the older ones.
+            assert_eq!(store.forget_old_keys(Millis(1)).await.expect("housekeeping"), 2);
+            let one = store.queries() - before;
+            let before = store.queries();
+            assert_eq!(store.forget_old_keys(Millis(2)).await.expect("housekeeping"), PORTION * 2 + 1);
+            assert_eq!(store.queries() - before, 3 * one);
+            assert_eq!(Entity::find().all(&store.db).await.expect("keys"), []);
         })
         .await;
     }
