@@ -3,11 +3,11 @@
 use std::collections::{BTreeSet, HashMap};
 
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QuerySelect as _};
+use tracing::warn;
 use uuid::Uuid;
 
 use super::{
     deliveries::{self, NewDelivery},
-    endpoints,
     entity::webhook_endpoint::{Column, Entity},
     error::StoreError,
     messages::Finish,
@@ -21,8 +21,9 @@ use crate::domain::{
     time::Millis,
 };
 
-/// An endpoint and the events that it is told of; empty: every one.
-type Listener = (EndpointId, Vec<EventKind>);
+/// An endpoint and the names of the events that it is told of; empty: every one. A release beside this one may know
+/// more of them: those are no reason why a message could not end.
+type Listener = (EndpointId, Vec<String>);
 
 /// Writes the deliveries that the ends of `winners` cause. Ends without listeners cost nothing.
 pub(super) async fn insert_deliveries(write: &Write, winners: &[&Finish]) -> Result<(), StoreError> {
@@ -59,7 +60,12 @@ async fn listeners(
             .all(&**write)
             .await?;
         for (account, id, events) in rows {
-            found.entry(AccountId(account)).or_default().push((EndpointId(id), endpoints::events(&events)?));
+            match serde_json::from_str(&events) {
+                Ok(names) => found.entry(AccountId(account)).or_default().push((EndpointId(id), names)),
+                Err(error) => {
+                    warn!(endpoint = %id, %error, "an endpoint's events are unreadable: it is told of nothing")
+                }
+            }
         }
     }
     Ok(found)
@@ -83,7 +89,8 @@ fn push_deliveries(new: &mut Vec<NewDelivery>, finish: &Finish, listeners: &[Lis
         new.push(delivery(target, None, Some(callback.url.clone())));
     }
     if job.notifies {
-        let wanting = listeners.iter().filter(|(_, events)| events.is_empty() || events.contains(&event));
+        let wants = |events: &[String]| events.is_empty() || events.iter().any(|name| name == event.name());
+        let wanting = listeners.iter().filter(|(_, events)| wants(events));
         new.extend(wanting.map(|(id, _)| delivery(TargetId::of_endpoint(*id), Some(*id), None)));
     }
 }
@@ -91,6 +98,8 @@ fn push_deliveries(new: &mut Vec<NewDelivery>, finish: &Finish, listeners: &[Lis
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+
+    use sea_orm::sea_query::Expr;
 
     use super::*;
     use crate::{
@@ -145,6 +154,29 @@ mod tests {
     fn told(due: &Due) -> (MessageId, EventKind, Option<EndpointId>, String) {
         let delivery = &due.delivery;
         (delivery.message.expect("a message"), delivery.event, delivery.endpoint, due.url.clone())
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_cannot_be_read_is_in_the_way_of_no_end() {
+        on_each_database(async |store| {
+            let owner = account(&store).await.id;
+            let (whole, newer, broken) = (
+                endpoint(&store, owner, &[]).await.id,
+                endpoint(&store, owner, &[]).await.id,
+                endpoint(&store, owner, &[]).await.id,
+            );
+            for (id, events) in [(newer, r#"["message.praised","message.completed"]"#), (broken, "all of them")] {
+                let update = Entity::update_many().col_expr(Column::Events, Expr::value(events));
+                update.filter(Column::Id.eq(id.0)).exec(&store.db).await.expect("what another release wrote");
+            }
+            let ends = [completed(&notifying(owner), "done"), failed(&notifying(owner))];
+            store.finish(&ends).await.expect("to finish");
+            for (id, wanted) in [(whole, 2), (newer, 1), (broken, 0)] {
+                let told = store.deliveries(owner, id, None, 9).await.expect("the log");
+                assert_eq!(told.len(), wanted, "{told:?}");
+            }
+        })
+        .await;
     }
 
     #[tokio::test]

@@ -233,7 +233,7 @@ fn events_as_text(events: &[EventKind]) -> Result<String, StoreError> {
 }
 
 /// The events in the column of that name.
-pub(super) fn events(text: &str) -> Result<Vec<EventKind>, StoreError> {
+fn events(text: &str) -> Result<Vec<EventKind>, StoreError> {
     serde_json::from_str(text).map_err(|error| StoreError::unreadable("events", error))
 }
 
