@@ -51,20 +51,25 @@ impl FromStr for DisabledReason {
     }
 }
 
-/// The secrets of one receiver: the one that counts, and after a rotation for a while the one before.
+/// The secrets of one receiver: the one that counts, and after a rotation for a while those before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Secrets {
     /// The newest.
     pub current: SigningSecret,
-    /// The one before, and until when it signs too.
-    pub previous: Option<(SigningSecret, Millis)>,
+    /// Those before, the newest first, and until when they sign too.
+    pub previous: Vec<(SigningSecret, Millis)>,
 }
 
 impl Secrets {
     /// Those that sign at `now`, the newest first.
     pub fn valid_at(&self, now: Millis) -> impl Iterator<Item = &SigningSecret> {
-        let previous = self.previous.as_ref().filter(|(_, until)| now < *until).map(|(secret, _)| secret);
+        let previous = self.previous.iter().filter(move |(_, until)| now < *until).map(|(secret, _)| secret);
         std::iter::once(&self.current).chain(previous)
+    }
+
+    /// Until when the one before the newest signs too, if it still does at `now`.
+    pub fn previous_until(&self, now: Millis) -> Option<Millis> {
+        self.previous.first().map(|(_, until)| *until).filter(|until| now < *until)
     }
 }
 
@@ -94,10 +99,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_secret_before_signs_until_its_time_is_over() {
-        let (new, old) = (SigningSecret::generate(), SigningSecret::generate());
-        let secrets = Secrets { current: new.clone(), previous: Some((old.clone(), Millis(100))) };
+    fn the_secrets_before_sign_until_their_time_is_over() {
+        let [new, old, older] = std::array::from_fn(|_| SigningSecret::generate());
+        let previous = vec![(old.clone(), Millis(100)), (older.clone(), Millis(50))];
+        let secrets = Secrets { current: new.clone(), previous };
+        assert_eq!(secrets.valid_at(Millis(49)).collect::<Vec<_>>(), [&new, &old, &older]);
         assert_eq!(secrets.valid_at(Millis(99)).collect::<Vec<_>>(), [&new, &old]);
         assert_eq!(secrets.valid_at(Millis(100)).collect::<Vec<_>>(), [&new]);
+        assert_eq!(secrets.previous_until(Millis(99)), Some(Millis(100)));
+        assert_eq!(secrets.previous_until(Millis(100)), None);
     }
 }

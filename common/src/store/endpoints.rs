@@ -21,8 +21,10 @@ use crate::domain::{
     time::Millis,
 };
 
-const ROTATE: &str = "UPDATE webhook_endpoints SET previous_secret = secret, previous_until = $1, secret = $2 \
-     WHERE id = $3 AND account_id = $4";
+const ROTATE: &str = "UPDATE webhook_endpoints SET \
+     older_secret = CASE WHEN older_until > $1 THEN older_secret ELSE previous_secret END, \
+     older_until = CASE WHEN older_until > $1 THEN older_until ELSE previous_until END, \
+     previous_secret = secret, previous_until = $2, secret = $3 WHERE id = $4 AND account_id = $5";
 
 /// What an account says about an endpoint.
 #[derive(Clone, Debug)]
@@ -67,6 +69,8 @@ impl Store {
             secret: Set(SigningSecret::generate().reveal()),
             previous_secret: Set(None),
             previous_until: Set(None),
+            older_secret: Set(None),
+            older_until: Set(None),
             created_at: Set(Millis::now().0),
         };
         within_patience(async {
@@ -159,7 +163,8 @@ impl Store {
         .await
     }
 
-    /// Gives an endpoint of the account a new secret; the one before signs too until `previous_until`.
+    /// Gives an endpoint of the account a new secret; the one before signs too until `previous_until`, and so does for
+    /// its time the oldest one that still did.
     pub async fn rotate_endpoint_secret(
         &self,
         account: AccountId,
@@ -167,7 +172,8 @@ impl Store {
         previous_until: Millis,
     ) -> Result<Option<Secrets>, StoreError> {
         let secret = SigningSecret::generate().reveal();
-        let values = [previous_until.0.into(), secret.into(), id.0.into(), account.0.into()];
+        let now = Millis::now();
+        let values = [now.0.into(), previous_until.0.into(), secret.into(), id.0.into(), account.0.into()];
         within_patience(async {
             let write = self.write().await?;
             let rotate = Statement::from_sql_and_values(write.get_database_backend(), ROTATE, values);
@@ -239,6 +245,8 @@ fn events(text: &str) -> Result<Vec<EventKind>, StoreError> {
 
 /// The endpoint that `row` tells of.
 pub(super) fn from_row(row: Model) -> Result<Endpoint, StoreError> {
+    let previous = [(&row.previous_secret, row.previous_until), (&row.older_secret, row.older_until)];
+    let secrets = callback_secrets::secrets(&row.secret, previous)?;
     let reason = row.disabled_reason.map(|reason| stored::parsed("disabled_reason", &reason)).transpose()?;
     Ok(Endpoint {
         id: EndpointId(row.id),
@@ -247,13 +255,15 @@ pub(super) fn from_row(row: Model) -> Result<Endpoint, StoreError> {
         events: events(&row.events)?,
         enabled: row.enabled,
         disabled_reason: reason,
-        secrets: callback_secrets::secrets(&row.secret, row.previous_secret.as_deref(), row.previous_until)?,
+        secrets,
         created_at: Millis(row.created_at),
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use futures_util::future::{join_all, try_join_all};
 
     use super::*;
@@ -309,10 +319,25 @@ mod tests {
 
             let rotated = store.rotate_endpoint_secret(owner, made.id, Millis(7)).await.expect("an answer");
             let rotated = rotated.expect("the endpoint");
-            assert_eq!(rotated.previous, Some((made.secrets.current, Millis(7))));
+            assert_eq!(rotated.previous, [(made.secrets.current.clone(), Millis(7))]);
             assert_ne!(rotated.current, on.secrets.current);
             assert!(store.delete_endpoint(owner, made.id).await.expect("an answer"));
             assert!(!has_endpoints(&store, owner).await);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_rotation_soon_after_another_drops_no_secret_that_is_in_use() {
+        on_each_database(async |store| {
+            let owner = account(&store).await.id;
+            let Endpoint { id, secrets: first, .. } = endpoint(&store, owner, &[]).await;
+            let soon = Millis::now().plus(Duration::from_hours(24));
+            let rotate = async || store.rotate_endpoint_secret(owner, id, soon).await.expect("an answer").expect("it");
+            let (second, third) = (rotate().await, rotate().await);
+            assert_eq!(third.previous, [(second.current, soon), (first.current.clone(), soon)]);
+            let fourth = rotate().await;
+            assert_eq!(fourth.previous, [(third.current, soon), (first.current, soon)]);
         })
         .await;
     }

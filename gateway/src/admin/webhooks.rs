@@ -107,12 +107,11 @@ pub async fn run(command: WebhookCommand, admin: &Admin) -> Result<(), AdminErro
         true => admin.store.rotate_callback_secret(account.id, now.plus(OLD_SECRET_LIFE)).await?,
         false => admin.store.callback_secrets(account.id).await?,
     };
-    let previous = secrets.previous.filter(|(_, until)| now < *until);
     let view = SecretView {
         account_id: account.id,
         account: account.name,
         secret: secrets.current.reveal(),
-        previous_until: previous.map(|(_, until)| until.to_string()),
+        previous_until: secrets.previous_until(now).map(|until| until.to_string()),
     };
     Ok(admin.output.one(&view)?)
 }

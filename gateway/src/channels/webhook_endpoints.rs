@@ -128,8 +128,7 @@ impl From<Endpoint> for EndpointObject {
 }
 
 fn previous_until(secrets: &Secrets) -> Option<Moment> {
-    let now = Millis::now();
-    secrets.previous.as_ref().map(|(_, until)| *until).filter(|until| now < *until).map(Moment)
+    secrets.previous_until(Millis::now()).map(Moment)
 }
 
 /// An endpoint with its secret, which is shown this once.

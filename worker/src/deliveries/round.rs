@@ -118,7 +118,11 @@ mod tests {
             next_at: Millis(0),
             created_at: Millis(0),
         };
-        Due { delivery, url: String::new(), secrets: Secrets { current: SigningSecret::generate(), previous: None } }
+        Due {
+            delivery,
+            url: String::new(),
+            secrets: Secrets { current: SigningSecret::generate(), previous: Vec::new() },
+        }
     }
 
     fn round(deliveries: usize, failures: u32) -> Round {

@@ -17,6 +17,8 @@ pub struct Model {
     pub secret: String,
     pub previous_secret: Option<String>,
     pub previous_until: Option<i64>,
+    pub older_secret: Option<String>,
+    pub older_until: Option<i64>,
     pub created_at: i64,
 }
 
