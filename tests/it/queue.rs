@@ -104,6 +104,29 @@ async fn who_attaches_late_hears_all_from_the_first_word() {
 }
 
 #[tokio::test]
+async fn who_waits_for_the_end_alone_hears_no_text_until_it_is_asked_for() {
+    let queue = Queue::start().await;
+    let gateway = queue.connect(QueueRole::Gateway).await;
+    let worker = queue.connect(QueueRole::Worker).await;
+    let sender = ReplySender::new(worker.clone());
+    let job = job(Lane::Interactive);
+    publish(&gateway, &job).await;
+    let open = async || soon(Attachment::open_for_end(&gateway, job.account, job.id)).await.expect("an attachment");
+    let (mut waits, mut reads) = (open().await, open().await);
+    sender.progress(&job, &delta(&job, 0)).await;
+    settled(&worker).await;
+    reads.hear_text().await.expect("to hear");
+    sender.progress(&job, &delta(&job, 1)).await;
+    for n in 0..2 {
+        assert_eq!(soon(reads.next()).await, Some(delta(&job, n)));
+    }
+    let last = frame(&job, 2, FrameBody::Terminal { outcome: end(MessageStatus::Completed) });
+    sender.terminal(None, last.clone()).await;
+    assert_eq!(soon(waits.next()).await.as_ref(), Some(&last));
+    assert_eq!(soon(reads.next()).await, Some(last));
+}
+
+#[tokio::test]
 async fn what_was_said_is_forgotten_when_it_is_purged_or_the_server_forgets() {
     let mut queue = Queue::start().await;
     let gateway = queue.connect(QueueRole::Gateway).await;

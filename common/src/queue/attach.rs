@@ -1,8 +1,8 @@
 //! Following a job from anywhere: what it has said so far, and then what it says.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, future::pending};
 
-use async_nats::Subscriber;
+use async_nats::{Message, Subscriber};
 use futures_util::StreamExt as _;
 
 use super::{
@@ -22,7 +22,8 @@ pub struct Attachment {
     id: MessageId,
     /// Where the job speaks, once it was seen on the queue.
     speaks_on: Option<String>,
-    events: Subscriber,
+    /// Absent as long as only the end is wanted.
+    events: Option<Subscriber>,
     replies: Subscriber,
     replayed: VecDeque<Frame>,
 }
@@ -34,17 +35,43 @@ impl Attachment {
     /// # Errors
     /// When the queue does not answer.
     pub async fn open(connection: &Connection, account: AccountId, id: MessageId) -> Result<Self, QueueError> {
-        let subscribe = within(REQUEST_TIMEOUT, "subscribing to a job", async {
-            let events = connection.client.subscribe(subjects::events_about(id)).await?;
-            let replies = connection.client.subscribe(subjects::replies_about(id)).await?;
-            Ok((events, replies))
-        });
-        let (events, replies) = subscribe.await?;
-        let connection = connection.clone();
-        let mut attachment =
-            Self { connection, account, id, speaks_on: None, events, replies, replayed: VecDeque::new() };
-        attachment.replay().await?;
+        let mut attachment = Self::subscribed(connection, account, id).await?;
+        attachment.hear_text().await?;
         Ok(attachment)
+    }
+
+    /// Subscribes to the end alone: an answer's text then costs nothing. What is sent after this has returned is
+    /// received.
+    ///
+    /// # Errors
+    /// When the queue does not answer.
+    pub async fn open_for_end(connection: &Connection, account: AccountId, id: MessageId) -> Result<Self, QueueError> {
+        let attachment = Self::subscribed(connection, account, id).await?;
+        // The server handles a connection's lines in order: once it answers, the subscription is in place.
+        events::ask(connection).await?;
+        Ok(attachment)
+    }
+
+    async fn subscribed(connection: &Connection, account: AccountId, id: MessageId) -> Result<Self, QueueError> {
+        let replies = within(REQUEST_TIMEOUT, "subscribing to a job", async {
+            Ok(connection.client.subscribe(subjects::replies_about(id)).await?)
+        });
+        let (replies, connection) = (replies.await?, connection.clone());
+        Ok(Self { connection, account, id, speaks_on: None, events: None, replies, replayed: VecDeque::new() })
+    }
+
+    /// Hears the text as well from now on, and reads what `EVENTS` remembers of it.
+    ///
+    /// # Errors
+    /// When the queue does not answer. It can be called again.
+    pub async fn hear_text(&mut self) -> Result<(), QueueError> {
+        if self.events.is_none() {
+            let events = within(REQUEST_TIMEOUT, "subscribing to a job's text", async {
+                Ok(self.connection.client.subscribe(subjects::events_about(self.id)).await?)
+            });
+            self.events = Some(events.await?);
+        }
+        self.replay().await
     }
 
     /// Reads again what `EVENTS` remembers: after a reconnect, frames may have been missed.
@@ -75,12 +102,20 @@ impl Attachment {
             // The end comes last: what was said before it is in its channel by then.
             let message = tokio::select! {
                 biased;
-                message = self.events.next() => message?,
+                message = next(&mut self.events) => message?,
                 message = self.replies.next() => message?,
             };
             if let Some(frame) = events::frame(&message.payload) {
                 return Some(frame);
             }
         }
+    }
+}
+
+/// The next message; never one as long as there is no subscription.
+async fn next(events: &mut Option<Subscriber>) -> Option<Message> {
+    match events {
+        Some(events) => events.next().await,
+        None => pending().await,
     }
 }

@@ -1,7 +1,7 @@
 //! What running jobs have said so far, as `EVENTS` remembers it.
 
 use async_nats::{
-    HeaderMap, Message, StatusCode,
+    HeaderMap, Message, RequestErrorKind, StatusCode,
     jetstream::{ErrorCode, stream::PurgeErrorKind},
 };
 use futures_util::StreamExt as _;
@@ -17,6 +17,9 @@ use crate::domain::{ids::MessageId, reply::Frame};
 
 /// The most frames in one answer of the server.
 const BATCH: u32 = 512;
+
+/// A request for the last message that there could ever be.
+const NOWHERE: &str = r#"{"seq":18446744073709551615}"#;
 
 /// A request for several messages at once (ADR-31, `JSApiMsgGetRequest`).
 #[derive(Serialize)]
@@ -53,6 +56,22 @@ pub async fn read(connection: &Connection, subject: &str) -> Result<Vec<Frame>, 
             if !has_more(&end)? {
                 return Ok(frames);
             }
+        }
+    })
+    .await
+}
+
+/// A way to the server and back, for a message that never is there.
+///
+/// # Errors
+/// When the server does not answer within 2 s.
+pub(super) async fn ask(connection: &Connection) -> Result<(), QueueError> {
+    within(REQUEST_TIMEOUT, "asking for an answer", async {
+        match connection.client.request(subjects::DIRECT_GET_EVENTS, NOWHERE.into()).await {
+            Ok(_) => Ok(()),
+            // `EVENTS` is gone: it is the server who says so.
+            Err(error) if error.kind() == RequestErrorKind::NoResponders => Ok(()),
+            Err(error) => Err(error.into()),
         }
     })
     .await

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    future::pending,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
@@ -17,7 +18,7 @@ use common::{
     store::connection::Store,
 };
 use tokio::{
-    sync::oneshot,
+    sync::{oneshot, watch},
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tracing::warn;
@@ -53,7 +54,9 @@ impl Hub {
     /// Reads an account's message from its beginning, or from `after` on. It has to exist: what is neither on the
     /// queue nor in the store has no end.
     pub fn follow(&self, account: AccountId, id: MessageId, after: Option<Position>) -> Follower {
-        Follower::new(self.track(account, id), after)
+        let track = self.track(account, id);
+        track.want_text();
+        Follower::new(track, after)
     }
 
     /// Waits for the end of an account's message, at most until `until`; then looks into the store once more.
@@ -144,7 +147,9 @@ impl Feed {
     }
 
     async fn feed(&self) {
-        let mut attachment = self.attach().await;
+        let Some(mut is_read) = self.track.upgrade().map(|track| track.is_read()) else { return };
+        let mut hears_text = *is_read.borrow_and_update();
+        let mut attachment = self.attach(hears_text).await;
         // An end from before the attachment is in the store; a later one comes as a frame.
         self.look().await;
         let mut link = self.hub.connection.link();
@@ -159,11 +164,16 @@ impl Feed {
                         Change::Gap => reread.for_gap(),
                     }
                 }
+                () = becomes_true(&mut is_read), if !hears_text => {
+                    self.hear_text(&mut attachment).await;
+                    hears_text = true;
+                    reread = Reread::done_at(Instant::now());
+                }
                 Ok(()) = link.changed() => if link.borrow_and_update().up {
                     self.on_log(Log::hope);
                     reread.for_reconnect();
                 },
-                () = reread.due() => self.read_back(&mut attachment, &mut reread).await,
+                () = reread.due(), if hears_text => self.read_back(&mut attachment, &mut reread).await,
             }
         }
     }
@@ -185,13 +195,27 @@ impl Feed {
         }
     }
 
-    async fn attach(&self) -> Attachment {
+    async fn attach(&self, hears_text: bool) -> Attachment {
         let mut pauses = Pauses::new(Duration::from_millis(250), Duration::from_secs(3), None);
+        let (connection, account, id) = (&self.hub.connection, self.account, self.id);
         loop {
-            match Attachment::open(&self.hub.connection, self.account, self.id).await {
+            let attachment = match hears_text {
+                true => Attachment::open(connection, account, id).await,
+                false => Attachment::open_for_end(connection, account, id).await,
+            };
+            match attachment {
                 Ok(attachment) => return attachment,
-                Err(error) => warn!(message.id = %self.id, %error, "could not attach to a job; trying again"),
+                Err(error) => warn!(message.id = %id, %error, "could not attach to a job; trying again"),
             }
+            sleep(pauses.next_pause().unwrap_or_default()).await;
+        }
+    }
+
+    /// A reader has come to what was waited for.
+    async fn hear_text(&self, attachment: &mut Attachment) {
+        let mut pauses = Pauses::new(Duration::from_millis(250), Duration::from_secs(3), None);
+        while let Err(error) = attachment.hear_text().await {
+            warn!(message.id = %self.id, %error, "could not attach to a job's text; trying again");
             sleep(pauses.next_pause().unwrap_or_default()).await;
         }
     }
@@ -218,5 +242,12 @@ impl Feed {
 
     fn is_over(&self) -> bool {
         self.track.upgrade().is_none_or(|track| track.end().is_some())
+    }
+}
+
+/// Resolves once it is true; never when nobody is left who could make it so.
+async fn becomes_true(value: &mut watch::Receiver<bool>) {
+    if value.wait_for(|value| *value).await.is_err() {
+        pending::<()>().await;
     }
 }

@@ -11,6 +11,8 @@ use super::log::{Change, Log};
 pub(super) struct Track {
     log: Mutex<Log>,
     news: watch::Sender<()>,
+    /// Whether somebody reads the text, not only the end.
+    is_read: watch::Sender<bool>,
     /// Whoever feeds it holds the other end.
     _open: Option<oneshot::Sender<()>>,
 }
@@ -19,12 +21,26 @@ impl Track {
     /// A message of which nothing is known yet. The receiver resolves when nobody reads it any more.
     pub(super) fn new() -> (Arc<Self>, oneshot::Receiver<()>) {
         let (open, gone) = oneshot::channel();
-        (Arc::new(Self { log: Mutex::default(), news: watch::Sender::new(()), _open: Some(open) }), gone)
+        (Arc::new(Self::of(Log::default(), Some(open))), gone)
     }
 
     /// A message that has ended: there is nothing to feed it with.
     pub(super) fn ended(outcome: Outcome) -> Arc<Self> {
-        Arc::new(Self { log: Mutex::new(Log::ended(outcome)), news: watch::Sender::new(()), _open: None })
+        Arc::new(Self::of(Log::ended(outcome), None))
+    }
+
+    fn of(log: Log, open: Option<oneshot::Sender<()>>) -> Self {
+        Self { log: Mutex::new(log), news: watch::Sender::new(()), is_read: watch::Sender::new(false), _open: open }
+    }
+
+    /// Somebody reads the text.
+    pub(super) fn want_text(&self) {
+        self.is_read.send_replace(true);
+    }
+
+    /// Becomes true when somebody reads the text.
+    pub(super) fn is_read(&self) -> watch::Receiver<bool> {
+        self.is_read.subscribe()
     }
 
     /// What is known.
