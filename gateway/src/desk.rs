@@ -102,7 +102,7 @@ impl Desk {
         }
     }
 
-    /// The whole answer to `prompt`.
+    /// The whole answer to `prompt`. Calls `joins` when it turns out that another request's job is waited for.
     ///
     /// # Errors
     /// When there is none; a failed agent gets the status `agent_failed`, in which the routes differ.
@@ -112,11 +112,14 @@ impl Desk {
         ticket: Ticket,
         patience: Patience,
         agent_failed: StatusCode,
+        joins: impl FnOnce() + Send,
     ) -> Result<Answer, ApiError> {
         let account = prompt.account;
         let dispatched = match ticket {
-            Ticket::New(id) => self.dispatcher.call(prompt, id, patience).await,
-            Ticket::Lost { id, created_at } => self.dispatcher.call_again(prompt, id, created_at, patience).await,
+            Ticket::New(id) => self.dispatcher.call(prompt, id, patience, joins).await,
+            Ticket::Lost { id, created_at } => {
+                self.dispatcher.call_again(prompt, id, created_at, patience, joins).await
+            }
             Ticket::Running { id, created_at } => self.dispatcher.join(account, id, created_at, patience).await,
             Ticket::Ended(answer) => Ok(*answer),
             Ticket::Purged(id) => return Err(ApiError::Purged(id)),
@@ -137,11 +140,12 @@ impl Desk {
         prompt: Prompt,
         ticket: Ticket,
         agent_failed: StatusCode,
+        joins: impl FnOnce() + Send,
     ) -> Result<AnswerStream, ApiError> {
         let account = prompt.account;
         let dispatched = match ticket {
-            Ticket::New(id) => self.dispatcher.stream(prompt, id).await,
-            Ticket::Lost { id, created_at } => self.dispatcher.stream_again(prompt, id, created_at).await,
+            Ticket::New(id) => self.dispatcher.stream(prompt, id, joins).await,
+            Ticket::Lost { id, created_at } => self.dispatcher.stream_again(prompt, id, created_at, joins).await,
             Ticket::Running { id, created_at } => self.dispatcher.follow(account, id, created_at).await,
             Ticket::Ended(answer) => AnswerStream::of(*answer),
             Ticket::Purged(id) => return Err(ApiError::Purged(id)),

@@ -90,11 +90,17 @@ impl Dispatcher {
     }
 
     /// Puts the job `id` on the queue and waits for its end. Nobody else on this gateway may wait in this way for the
-    /// same id.
+    /// same id. Calls `joins` when another's job is there already under this id, here and wherever that may be.
     ///
     /// # Errors
     /// [`DispatchError::Timeout`] when the caller's patience is at an end, and the job goes on.
-    pub async fn call(&self, mut prompt: Prompt, id: MessageId, patience: Patience) -> Result<Answer, DispatchError> {
+    pub async fn call(
+        &self,
+        mut prompt: Prompt,
+        id: MessageId,
+        patience: Patience,
+        joins: impl FnOnce() + Send,
+    ) -> Result<Answer, DispatchError> {
         let until = self.until(patience);
         let trace = prompt.traceparent.take();
         let terms = Terms { reply_to: Some(self.gateway), ..self.waiting(id, patience) };
@@ -105,7 +111,10 @@ impl Dispatcher {
         let wake = match self.publish(job, trace).await {
             Ok(Published { was_known: false }) => self.wait(&mut waiter, id, until).await?,
             // Another's job under the same id counts, and its end is told to whom that one names.
-            Ok(Published { was_known: true }) => return self.join_until(account, id, created_at, until).await,
+            Ok(Published { was_known: true }) => {
+                joins();
+                return self.join_until(account, id, created_at, until).await;
+            }
             Err(error) => waiter.take_now().ok_or(error)?,
         };
         let outcome = self.ends.outcome(id, wake, until).await?;
@@ -114,7 +123,12 @@ impl Dispatcher {
 
     /// Puts the job `id` on the queue and returns once there is text or the end: what fails before the first piece is
     /// an error, not a broken stream. Nobody else on this gateway may wait in this way for the same id.
-    pub async fn stream(&self, mut prompt: Prompt, id: MessageId) -> Result<AnswerStream, DispatchError> {
+    pub async fn stream(
+        &self,
+        mut prompt: Prompt,
+        id: MessageId,
+        joins: impl FnOnce() + Send,
+    ) -> Result<AnswerStream, DispatchError> {
         let until = self.until(Patience::Deadline);
         let trace = prompt.traceparent.take();
         let terms = Terms { reply_to: Some(self.gateway), stream: true, ..self.waiting(id, Patience::Deadline) };
@@ -122,6 +136,7 @@ impl Dispatcher {
         let (account, created_at) = (job.account, job.created_at);
         let waiter = self.waiters.stream(id);
         if self.publish(job, trace).await?.was_known {
+            joins();
             return self.follow(account, id, created_at).await;
         }
         let (ends, lifecycle) = (self.ends.clone(), self.lifecycle.clone());
@@ -146,9 +161,12 @@ impl Dispatcher {
         id: MessageId,
         created_at: Millis,
         patience: Patience,
+        joins: impl FnOnce() + Send,
     ) -> Result<Answer, DispatchError> {
         let (account, until) = (prompt.account, self.until(patience));
-        self.hand_in(prompt, self.waiting(id, patience)).await?;
+        if self.hand_in(prompt, self.waiting(id, patience)).await?.was_known {
+            joins();
+        }
         self.join_until(account, id, created_at, until).await
     }
 
@@ -158,9 +176,12 @@ impl Dispatcher {
         prompt: Prompt,
         id: MessageId,
         created_at: Millis,
+        joins: impl FnOnce() + Send,
     ) -> Result<AnswerStream, DispatchError> {
         let account = prompt.account;
-        self.hand_in(prompt, self.waiting(id, Patience::Deadline)).await?;
+        if self.hand_in(prompt, self.waiting(id, Patience::Deadline)).await?.was_known {
+            joins();
+        }
         self.follow(account, id, created_at).await
     }
 
@@ -214,9 +235,9 @@ impl Dispatcher {
         Instant::now() + wait
     }
 
-    async fn hand_in(&self, mut prompt: Prompt, terms: Terms) -> Result<(), DispatchError> {
+    async fn hand_in(&self, mut prompt: Prompt, terms: Terms) -> Result<Published, DispatchError> {
         let trace = prompt.traceparent.take();
-        self.publish(self.job(prompt, terms)?, trace).await.map(drop)
+        self.publish(self.job(prompt, terms)?, trace).await
     }
 
     fn job(&self, prompt: Prompt, terms: Terms) -> Result<Job, DispatchError> {

@@ -17,7 +17,8 @@ use crate::{
 const TRIES: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Cancels a message when it is dropped before [`HangUp::is_over`]: nobody is left who would hear the answer.
+/// Cancels a message when it is dropped before [`HangUp::disarm`]: nobody is left who would hear the
+/// answer.
 pub struct HangUp(Option<Watched>);
 
 struct Watched {
@@ -34,8 +35,8 @@ impl HangUp {
         Self(cancels.then(|| Watched { archive: archive.clone(), caller: caller.clone(), id: ticket.id() }))
     }
 
-    /// The caller was answered.
-    pub fn is_over(&mut self) {
+    /// The caller was answered, or joins a message that another request put on the queue.
+    pub fn disarm(&mut self) {
         self.0 = None;
     }
 }

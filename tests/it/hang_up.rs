@@ -1,6 +1,9 @@
 //! A caller who hangs up: the message goes on, or with `on_disconnect: "cancel"` it is cancelled.
 
-use futures_util::{StreamExt as _, future::select};
+use futures_util::{
+    StreamExt as _,
+    future::{join, join_all, select},
+};
 use reqwest::{Method, Response};
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -9,8 +12,9 @@ use tests::{
     database::Database,
     model::{Behaviour, Gate, ModelServer},
     patience::{nonce, until},
-    stack::Stack,
+    stack::{Stack, metric},
 };
+use tokio::time::{Duration, sleep};
 
 const CHAT: &str = "/api/v1/chat";
 const AGENT_CHAT: &str = "/api/agents/chat";
@@ -103,4 +107,47 @@ async fn a_stream_that_nobody_reads_to_its_end_is_cancelled(
     gate.open();
     let whole = post(&caller, AGENT_CHAT, &body).await.text().await.expect("a whole answer");
     assert_eq!((whole.as_str(), ended(&caller).await), ("the rest", json!("completed")));
+}
+
+/// Equal requests at once race for the queue: those who find the message there only join it.
+#[rstest]
+#[tokio::test]
+async fn of_equal_requests_only_the_one_that_made_the_message_cancels_it(
+    #[values(Database::Sqlite, Database::Postgres)] database: Database,
+) {
+    let model = ModelServer::start().await.expect("a model");
+    let gate = Gate::closed();
+    model.always(Behaviour::answer(["for the ", "others"]).held_after(0, &gate));
+    let stack = Stack::with_model(database, &model).gateways(2).start().await;
+    let body = json!({ "employee_id": stack.agent, "prompt": nonce(), "on_disconnect": "cancel" });
+    let callers =
+        [0, 1].map(|index| Caller::of(&stack).at(&stack.gateways[index]).with_header("idempotency-key", "one"));
+    let all = |caller: Caller| {
+        let body = body.clone();
+        Box::pin(async move { join_all((0..10).map(|_| post(&caller, CHAT, &body))).await })
+    };
+    let [mut one, mut other] = callers.map(all);
+    let made_by_the_first = async {
+        model.called(1).await;
+        // By now the others know that it is there.
+        sleep(Duration::from_secs(2)).await;
+        metric(stack.client(), &stack.gateways[0].metrics_url, "frontdesk_jobs_accepted_total").await == 1.0
+    };
+    let is_of_the_first = tokio::select! {
+        _ = &mut one => panic!("answered while the model is held"),
+        _ = &mut other => panic!("answered while the model is held"),
+        is_of_the_first = made_by_the_first => is_of_the_first,
+    };
+    let (stays, leaves) = if is_of_the_first { (one, other) } else { (other, one) };
+    drop(leaves);
+    let opens = async {
+        // Long enough for a cancellation.
+        sleep(Duration::from_secs(1)).await;
+        gate.open();
+    };
+    let (answers, ()) = join(stays, opens).await;
+    for answer in answers {
+        assert_eq!(answer.status(), 200);
+    }
+    assert_eq!(ended(&Caller::of(&stack)).await, "completed");
 }

@@ -206,14 +206,16 @@ async fn chat(
     let is_replay = ticket.has_ended();
     let mut hang_up = HangUp::of(request.manner, &ticket, &archive, &admitted.caller);
     let answered = if request.manner.stream {
-        match desk.stream(prompt, ticket, AGENT_FAILED).await {
+        match desk.stream(prompt, ticket, AGENT_FAILED, || hang_up.disarm()).await {
             Ok(answer) => return Ok(respond::replay(is_replay, Ok(streamed(answer, hang_up)))),
             Err(error) => Err(error),
         }
     } else {
-        desk.call(prompt, ticket, Patience::Deadline, AGENT_FAILED).await.map(|answer| whole(&agent, answer))
+        let joins = || hang_up.disarm();
+        let answered = desk.call(prompt, ticket, Patience::Deadline, AGENT_FAILED, joins).await;
+        answered.map(|answer| whole(&agent, answer))
     };
-    hang_up.is_over();
+    hang_up.disarm();
     Ok(respond::replay(is_replay, answered))
 }
 
@@ -238,7 +240,7 @@ fn streamed(answer: AnswerStream, hang_up: HangUp) -> Response {
     let pieces = stream::unfold((answer, hang_up), |(mut answer, mut hang_up)| async move {
         let piece = answer.next().await;
         if !matches!(piece, Some(Ok(_))) {
-            hang_up.is_over();
+            hang_up.disarm();
         }
         Some((piece?, (answer, hang_up)))
     });

@@ -147,8 +147,8 @@ async fn chat(
     let ticket = desk.ticket(CHAT, key.as_ref(), &prompt, manner).await?;
     let is_replay = ticket.has_ended();
     let mut hang_up = HangUp::of(manner, &ticket, &archive, &admitted.caller);
-    let answered = answer(&desk, agent.id, prompt, ticket, prefer).await;
-    hang_up.is_over();
+    let answered = answer(&desk, agent.id, prompt, ticket, prefer, || hang_up.disarm()).await;
+    hang_up.disarm();
     Ok(respond::replay(is_replay, answered.map(|response| applying(prefer, response))))
 }
 
@@ -159,6 +159,7 @@ async fn answer(
     prompt: Prompt,
     ticket: Ticket,
     prefer: Prefer,
+    joins: impl FnOnce() + Send,
 ) -> Result<Response, ApiError> {
     let later = |id, status| accepted(id, Accepted::new(id, agent, status));
     let patience = match prefer.patience() {
@@ -169,7 +170,7 @@ async fn answer(
         }
         Some(wait) => Patience::AtMost(wait),
     };
-    match desk.call(prompt, ticket, patience, AGENT_FAILED).await {
+    match desk.call(prompt, ticket, patience, AGENT_FAILED, joins).await {
         Ok(answer) => Ok(whole(agent, answer)),
         Err(ApiError::Timeout(id)) if patience != Patience::Deadline => Ok(later(id, MessageStatus::InProgress)),
         Err(error) => Err(error),
