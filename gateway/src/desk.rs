@@ -161,7 +161,10 @@ impl Desk {
         if !ticket.needs_job() {
             return Ok(());
         }
-        let submitted = self.dispatcher.submit(prompt, ticket.id()).await;
+        let submitted = match ticket {
+            Ticket::Lost { id, .. } => self.dispatcher.submit(prompt, *id).await.map_err(DispatchError::of_repeat),
+            _ => self.dispatcher.submit(prompt, ticket.id()).await,
+        };
         // Nothing is answered yet, so that no agent can have failed.
         submitted.map_err(|error| self.refusal(error, StatusCode::INTERNAL_SERVER_ERROR))
     }

@@ -237,7 +237,7 @@ impl Dispatcher {
 
     async fn hand_in(&self, mut prompt: Prompt, terms: Terms) -> Result<Published, DispatchError> {
         let trace = prompt.traceparent.take();
-        self.publish(self.job(prompt, terms)?, trace).await
+        self.publish(self.job(prompt, terms)?, trace).await.map_err(DispatchError::of_repeat)
     }
 
     fn job(&self, prompt: Prompt, terms: Terms) -> Result<Job, DispatchError> {

@@ -51,6 +51,8 @@ pub enum ApiError {
     AlreadyAnswered(MessageId),
     /// The idempotency key came with another request before.
     IdempotencyKeyReused,
+    /// The idempotency key cannot be looked up, so that nobody knows whether an earlier request with it was accepted.
+    KeyUnknown,
     /// The texts of the message were purged.
     Purged(MessageId),
     /// The key is limited to some agents, and this is about all of them.
@@ -192,6 +194,11 @@ impl ApiError {
                 "the idempotency key was used for another request before",
             )
             .retryable(false),
+            Self::KeyUnknown => {
+                Fault::new(S::BAD_GATEWAY, "unreachable", "the idempotency key could not be looked up for now")
+                    .accepted(None)
+                    .retryable(true)
+            }
             Self::BodyTooLarge(limit) => {
                 Fault::new(S::PAYLOAD_TOO_LARGE, "body_too_large", format!("the body is larger than {limit} bytes"))
             }

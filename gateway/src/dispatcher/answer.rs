@@ -46,3 +46,26 @@ pub enum DispatchError {
     #[error("message {} ended as {}", .0.id, .0.outcome.status)]
     Ended(Box<Answer>),
 }
+
+impl DispatchError {
+    /// What it says of an id that an earlier request took: that one may have been accepted.
+    pub fn of_repeat(self) -> Self {
+        match self {
+            Self::Unreachable { id, .. } => Self::Unreachable { id, accepted: None },
+            other => other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_knows_of_a_repeat_that_nothing_was_accepted() {
+        let id = MessageId::new();
+        let refused = DispatchError::Unreachable { id, accepted: Some(false) };
+        assert!(matches!(refused.of_repeat(), DispatchError::Unreachable { accepted: None, .. }));
+        assert!(matches!(DispatchError::QueueFull.of_repeat(), DispatchError::QueueFull));
+    }
+}

@@ -169,10 +169,10 @@ fn fingerprint(route: &str, prompt: &Prompt, manner: Manner) -> Result<Fingerpri
     })
 }
 
-/// Nothing was put on the queue, and nothing is known of an earlier request.
+/// This request was not put on the queue; an earlier one with its key may have been.
 fn unknown(error: &StoreError) -> ApiError {
     error!(%error, "could not look up an idempotency key");
-    ApiError::StoreUnavailable
+    ApiError::KeyUnknown
 }
 
 /// An earlier request may have been accepted.

@@ -69,6 +69,7 @@ impl Step {
             Self::Agent => vec![ApiError::AgentNotFound, ApiError::AgentForbidden],
             Self::Repeat => vec![
                 ApiError::IdempotencyKeyReused,
+                ApiError::KeyUnknown,
                 ApiError::Purged(samples::MESSAGE),
                 ApiError::Unreachable { id: samples::MESSAGE, accepted: None },
             ],
