@@ -79,7 +79,7 @@ impl Dispatcher {
         metrics: Arc<Metrics>,
         lifecycle: Lifecycle,
     ) -> Self {
-        let notes = Notes::start(store.clone(), &lifecycle);
+        let notes = Notes::start(store.clone(), publisher.connection().clone(), &lifecycle);
         let (ends, waiters) = (Ends::new(store), Arc::default());
         Self { gateway, config, publisher, ends, hub, waiters, notes, metrics, lifecycle }
     }
@@ -109,7 +109,12 @@ impl Dispatcher {
         // Registered before the publish: a fast worker may answer before the publish is acknowledged.
         let mut waiter = self.waiters.call(id);
         let wake = match self.publish(job, trace).await {
-            Ok(Published { was_known: false }) => self.wait(&mut waiter, id, until).await?,
+            Ok(Published { was_known: false }) => {
+                let awaited = self.notes.awaited(account, id);
+                let wake = self.wait(&mut waiter, id, until).await?;
+                awaited.heard();
+                wake
+            }
             // Another's job under the same id counts, and its end is told to whom that one names.
             Ok(Published { was_known: true }) => {
                 joins();
@@ -141,7 +146,7 @@ impl Dispatcher {
         }
         let (ends, lifecycle) = (self.ends.clone(), self.lifecycle.clone());
         let source = Source::Own(Frames { id, waiter, ends, until, lifecycle });
-        AnswerStream::begin(source, id, created_at).await
+        self.begin(source, account, id, created_at).await
     }
 
     /// Puts the job `id` on the queue, and returns once it is stored there.
@@ -198,7 +203,22 @@ impl Dispatcher {
         let (until, hub) = (self.until(Patience::Deadline), self.hub.clone());
         let (follower, lifecycle) = (hub.follow(account, id, None), self.lifecycle.clone());
         let source = Source::Others(Followed { account, id, follower, hub, until, lifecycle });
-        AnswerStream::begin(source, id, created_at).await
+        self.begin(source, account, id, created_at).await
+    }
+
+    async fn begin(
+        &self,
+        source: Source,
+        account: AccountId,
+        id: MessageId,
+        created_at: Millis,
+    ) -> Result<AnswerStream, DispatchError> {
+        let awaited = self.notes.awaited(account, id);
+        let begun = AnswerStream::begin(source, id, created_at).await;
+        if !matches!(begun, Err(DispatchError::Timeout { .. })) {
+            awaited.heard();
+        }
+        begun
     }
 
     /// Waits for the end of an account's message that was accepted at `created_at`, by whatever gateway.
@@ -222,7 +242,9 @@ impl Dispatcher {
         created_at: Millis,
         until: Instant,
     ) -> Result<Answer, DispatchError> {
+        let awaited = self.notes.awaited(account, id);
         let outcome = self.hub.end(account, id, until).await.ok_or(DispatchError::Timeout { id })?;
+        awaited.heard();
         Ok(Answer { id, created_at, outcome })
     }
 

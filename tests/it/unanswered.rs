@@ -51,10 +51,18 @@ async fn a18_without_a_worker_an_accepted_message_is_answered_504_and_kept(
     #[values(Database::Sqlite, Database::Postgres)] database: Database,
 ) {
     let mut stack = Stack::on(database).set("FRONTDESK_DEADLINE", "2s").workers(0).start().await;
-    assert_timed_out(&Caller::of(&stack).chat(&stack.agent, &nonce()).await);
+    let caller = Caller::of(&stack);
+    assert_timed_out(&caller.chat(&stack.agent, &nonce()).await);
+    let impatient = caller.with_header("prefer", "wait=1");
+    assert_eq!(impatient.chat(&stack.agent, &nonce()).await.status, 202);
+    until("both are listed", async || {
+        let page = caller.get("/api/v1/messages?status=queued").await.ok();
+        (page["messages"].as_array().is_some_and(|messages| messages.len() == 2)).then_some(())
+    })
+    .await;
     assert_eq!(ended(&stack), 0);
     stack.add_worker().await;
-    until("the message has run", async || (ended(&stack) == 1).then_some(())).await;
+    until("the messages have run", async || (ended(&stack) == 2).then_some(())).await;
 }
 
 #[rstest]

@@ -70,6 +70,11 @@ impl Publisher {
         Self { connection, budget, under_way: Arc::new(Semaphore::new(UNDER_WAY)) }
     }
 
+    /// Where it publishes.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     /// How long one publish may take.
     pub fn budget(&self) -> Duration {
         self.budget

@@ -1,4 +1,4 @@
-//! Rows of submitted jobs, written behind for listings: a read finds a job without its row on the queue.
+//! Rows of jobs that no worker has begun, written behind for listings: a read finds a job without its row on the queue.
 
 use std::{
     mem,
@@ -6,8 +6,19 @@ use std::{
     time::Duration,
 };
 
-use common::{domain::job::Job, lifecycle::Lifecycle, store::connection::Store};
-use tokio::{sync::Notify, time::sleep};
+use common::{
+    domain::{
+        ids::{AccountId, MessageId},
+        job::Job,
+    },
+    lifecycle::Lifecycle,
+    queue::{connection::Connection, jobs},
+    store::connection::Store,
+};
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::sleep,
+};
 use tracing::warn;
 
 /// How long jobs are gathered before their rows are written in one go.
@@ -16,13 +27,17 @@ const GATHER: Duration = Duration::from_millis(500);
 const MOST_TEXT: usize = 32 << 20;
 /// What a job takes beside its text, in bytes, about.
 const ENVELOPE: usize = 512;
+/// How many jobs are looked for at a time when many callers leave at once.
+const SOUGHT_AT_ONCE: usize = 16;
 
-/// Takes note of submitted jobs.
-#[derive(Clone, Default)]
+/// Takes note of jobs.
+#[derive(Clone)]
 pub(super) struct Notes(Arc<Inner>);
 
-#[derive(Default)]
 struct Inner {
+    connection: Connection,
+    lifecycle: Lifecycle,
+    sought: Semaphore,
     waiting: Mutex<Waiting>,
     some: Notify,
 }
@@ -35,8 +50,14 @@ struct Waiting {
 
 impl Notes {
     /// Notes whose rows are written to `store` until the process drops what is left, and once more then.
-    pub(super) fn start(store: Store, lifecycle: &Lifecycle) -> Self {
-        let notes = Self::default();
+    pub(super) fn start(store: Store, connection: Connection, lifecycle: &Lifecycle) -> Self {
+        let notes = Self(Arc::new(Inner {
+            connection,
+            lifecycle: lifecycle.clone(),
+            sought: Semaphore::new(SOUGHT_AT_ONCE),
+            waiting: Mutex::default(),
+            some: Notify::new(),
+        }));
         lifecycle.spawn_background(notes.clone().write_behind(store, lifecycle.clone()));
         notes
     }
@@ -52,6 +73,28 @@ impl Notes {
         waiting.jobs.push(job);
         if waiting.jobs.len() == 1 {
             self.0.some.notify_one();
+        }
+    }
+
+    /// A job that is on the queue, and whose caller waits. The job itself is not kept: its text is on the queue.
+    pub(super) fn awaited(&self, account: AccountId, id: MessageId) -> Awaited<'_> {
+        Awaited { notes: self, account, id, is_heard: false }
+    }
+
+    /// Notes a job whose caller is gone, unless a worker has finished it.
+    async fn seek(self, account: AccountId, id: MessageId) {
+        let found = async {
+            let _turn = self.0.sought.acquire().await;
+            jobs::find(&self.0.connection, account, id).await
+        };
+        let found = tokio::select! {
+            found = found => found,
+            () = self.0.lifecycle.aborting() => return,
+        };
+        match found {
+            Ok(Some((job, _))) => self.queued(Arc::new(job)),
+            Ok(None) => {}
+            Err(error) => warn!(message.id = %id, %error, "could not look for the job of a caller who is gone"),
         }
     }
 
@@ -79,5 +122,29 @@ impl Notes {
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A job whose caller waits. When it is dropped before [`Awaited::heard`], its caller is gone: it is noted, so that lists
+/// have it even when no worker has begun it.
+pub(super) struct Awaited<'a> {
+    notes: &'a Notes,
+    account: AccountId,
+    id: MessageId,
+    is_heard: bool,
+}
+
+impl Awaited<'_> {
+    /// A worker has begun it: there is a row.
+    pub(super) fn heard(mut self) {
+        self.is_heard = true;
+    }
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        if !self.is_heard {
+            self.notes.0.lifecycle.spawn_background(self.notes.clone().seek(self.account, self.id));
+        }
     }
 }
