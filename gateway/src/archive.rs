@@ -205,12 +205,12 @@ impl Archive {
         }
     }
 
-    /// What the message `id` asked for, to ask it again.
+    /// What the message `id`, which was found, asked for, to ask it again.
     ///
     /// # Errors
-    /// As for [`Archive::find`]; 409 when it has not ended or was answered, 410 when its texts are gone.
-    pub async fn asked(&self, caller: &Caller, id: MessageId) -> Result<Asked, ApiError> {
-        let message = match self.find(caller, id).await? {
+    /// 409 when it has not ended or was answered, 410 when its texts are gone.
+    pub async fn asked(&self, found: Found, id: MessageId) -> Result<Asked, ApiError> {
+        let message = match found {
             Found::Stored(message) => message,
             Found::OnQueue(_) => return Err(ApiError::NotEnded(id, MessageStatus::Queued)),
         };

@@ -4,7 +4,14 @@
 use std::sync::Arc;
 
 use common::{
-    domain::{agent::Agent, channel::Channel, event::Callback, ids::AgentId, job::Turn, message::MessageStatus},
+    domain::{
+        agent::Agent,
+        channel::Channel,
+        event::Callback,
+        ids::{AccountId, AgentId, MessageId},
+        job::Turn,
+        message::MessageStatus,
+    },
     outbound::guard::Guard,
 };
 use http::StatusCode;
@@ -99,6 +106,23 @@ impl Desk {
         match key {
             None => Ok(Ticket::unkeyed()),
             Some(key) => self.idempotency.ticket(route, key, prompt, manner).await,
+        }
+    }
+
+    /// Like [`Desk::ticket`] for a request to run the account's message `original` again, which asks for nothing else.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn retry_ticket(
+        &self,
+        route: &str,
+        key: Option<&IdempotencyKey>,
+        account: AccountId,
+        original: MessageId,
+    ) -> Result<Ticket, ApiError> {
+        match key {
+            None => Ok(Ticket::unkeyed()),
+            Some(key) => self.idempotency.retry_ticket(route, key, account, original).await,
         }
     }
 

@@ -215,4 +215,10 @@ async fn a_retry_is_a_new_message_with_the_same_prompt(
     let message = stands_at(&stack, &new, "completed").await;
     assert_eq!((&message["content"], &message["retry_of"]), (&json!(prompt), &json!(id)));
     assert_eq!(message["metadata"], json!({ "order": 7 }));
+
+    // The same request stays the same, also once there is nothing left to run again.
+    assert_eq!(purge(&stack, &id).await.status, 204);
+    let third = again().await;
+    assert_eq!((third.status, third.json(), third.header("idempotent-replayed")), (202, first.json(), Some("true")));
+    retry(&stack, &id).await.fault(410, "purged");
 }

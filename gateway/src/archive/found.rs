@@ -33,7 +33,7 @@ impl Found {
     }
 
     /// Who is to answer it.
-    pub(super) fn agent(&self) -> AgentId {
+    pub fn agent(&self) -> AgentId {
         match self {
             Self::Stored(message) => message.agent,
             Self::OnQueue(job) => job.agent,

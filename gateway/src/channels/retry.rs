@@ -18,7 +18,7 @@ use crate::{
     desk::Desk,
     dispatcher::prompt::Prompt,
     error::ApiError,
-    idempotency::{key::IdempotencyKey, ticket::Manner},
+    idempotency::{key::IdempotencyKey, ticket::Ticket},
     openapi::{answers::passing, step::Step},
     respond,
     state::AppState,
@@ -58,16 +58,24 @@ async fn retry(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let key = IdempotencyKey::of(&headers)?;
-    let Asked { agent, turns, new_chat, callback, metadata } = archive.asked(&admitted.caller, id).await?;
+    let found = archive.find(&admitted.caller, id).await?;
+    let taken = |ticket: &Ticket, agent| {
+        let answer = accepted(ticket.id(), Accepted::new(ticket.id(), agent, MessageStatus::Queued));
+        respond::replay(!ticket.needs_job(), Ok(answer))
+    };
+    // Before the message is looked at: what was accepted is accepted, whatever has become of it since.
+    let ticket = desk.retry_ticket(RETRY, key.as_ref(), admitted.caller.account.id, id).await?;
+    if !ticket.needs_job() {
+        return Ok(taken(&ticket, found.agent()));
+    }
+    let Asked { agent, turns, new_chat, callback, metadata } = archive.asked(found, id).await?;
     if let Some(callback) = &callback {
         desk.check(callback).await?;
     }
     let (_, prompt) = desk.prompt(&admitted.caller, Channel::Api, agent, turns, &context).await?;
     let prompt = Prompt { new_chat, callback, metadata, retry_of: Some(id), ..prompt };
-    let ticket = desk.ticket(RETRY, key.as_ref(), &prompt, Manner::default()).await?;
     desk.submit(prompt, &ticket).await?;
-    let answer = accepted(ticket.id(), Accepted::new(ticket.id(), agent, MessageStatus::Queued));
-    Ok(respond::replay(!ticket.needs_job(), Ok(answer)))
+    Ok(taken(&ticket, agent))
 }
 
 /// The route of retries.
@@ -76,10 +84,10 @@ pub fn routes() -> OpenApiRouter<AppState> {
         Step::Gate(Rest::NEEDS),
         Step::Query,
         Step::Message,
+        Step::Repeat,
         Step::Unanswered,
         Step::Unpurged,
         Step::Agent,
-        Step::Repeat,
         Step::Queue,
     ];
     OpenApiRouter::new().routes(passing(&steps, routes!(retry)))

@@ -80,7 +80,6 @@ struct Asked<'a> {
     new_chat: bool,
     callback: Option<&'a Callback>,
     metadata: Option<&'a Map<String, Value>>,
-    retry_of: Option<MessageId>,
     manner: Manner,
 }
 
@@ -117,8 +116,31 @@ impl Idempotency {
         prompt: &Prompt,
         manner: Manner,
     ) -> Result<Ticket, ApiError> {
-        let fingerprint = fingerprint(route, prompt, manner)?;
-        let (account, id) = (prompt.account, MessageId::new());
+        self.claim(prompt.account, key, fingerprint(route, prompt, manner)?).await
+    }
+
+    /// The ticket of a request to `route` with `key` that runs the account's message `original` again. What that one
+    /// asked for does not count: it may have been purged since the key was used first.
+    ///
+    /// # Errors
+    /// 422 when the key came with another request before.
+    pub async fn retry_ticket(
+        &self,
+        route: &str,
+        key: &IdempotencyKey,
+        account: AccountId,
+        original: MessageId,
+    ) -> Result<Ticket, ApiError> {
+        self.claim(account, key, hashed(route, &original)?).await
+    }
+
+    async fn claim(
+        &self,
+        account: AccountId,
+        key: &IdempotencyKey,
+        fingerprint: Fingerprint,
+    ) -> Result<Ticket, ApiError> {
+        let id = MessageId::new();
         let claimed = self.store.claim_key(account, key.as_str(), fingerprint.0, id, Millis::now()).await;
         match claimed.map_err(|error| unknown(&error))? {
             Claimed::New => Ok(Ticket::New(id)),
@@ -160,10 +182,13 @@ fn fingerprint(route: &str, prompt: &Prompt, manner: Manner) -> Result<Fingerpri
         new_chat: prompt.new_chat,
         callback: prompt.callback.as_ref(),
         metadata: prompt.metadata.as_ref(),
-        retry_of: prompt.retry_of,
         manner,
     };
-    Fingerprint::of(route, &asked).map_err(|error| {
+    hashed(route, &asked)
+}
+
+fn hashed(route: &str, asked: &impl Serialize) -> Result<Fingerprint, ApiError> {
+    Fingerprint::of(route, asked).map_err(|error| {
         error!(%error, "could not make a fingerprint");
         ApiError::Internal
     })
@@ -234,7 +259,6 @@ mod tests {
             Prompt { new_chat: true, ..one.clone() },
             Prompt { callback: Some(callback), ..one.clone() },
             Prompt { metadata: Some(Map::new()), ..one.clone() },
-            Prompt { retry_of: Some(MessageId::new()), ..one.clone() },
         ] {
             assert_ne!(first, of("/r", &other, Manner::default()), "{other:?}");
         }
