@@ -114,12 +114,13 @@ impl Archive {
     /// # Errors
     /// As for [`Archive::find`].
     pub async fn wait(&self, caller: &Caller, id: MessageId, wait: Duration) -> Result<MessageObject, ApiError> {
+        let until = Instant::now() + wait;
         let found = self.find(caller, id).await?;
         if found.status().is_terminal() || wait.is_zero() {
             return Ok(found.object());
         }
         let ended = tokio::select! {
-            ended = self.hub.end(caller.account.id, id, Instant::now() + wait) => ended,
+            ended = self.hub.end(caller.account.id, id, until) => ended,
             // Whoever waits here asks another gateway.
             () = self.lifecycle.stopping() => None,
         };

@@ -15,6 +15,7 @@ use common::{
     outbound::guard::Guard,
 };
 use http::StatusCode;
+use tokio::time::Instant;
 
 use crate::{
     auth::caller::Caller,
@@ -63,8 +64,10 @@ impl Desk {
         turns: Vec<Turn>,
         context: &RequestContext,
     ) -> Result<(Arc<Agent>, Prompt), ApiError> {
+        let asked_at = Instant::now();
         let agent = self.directory.usable(caller, id).await?;
         let prompt = Prompt {
+            asked_at,
             account: caller.account.id,
             balance: caller.account.balance,
             notifies: caller.account.has_endpoints,
@@ -138,13 +141,15 @@ impl Desk {
         agent_failed: StatusCode,
         joins: impl FnOnce() + Send,
     ) -> Result<Answer, ApiError> {
-        let account = prompt.account;
+        let (account, asked_at) = (prompt.account, prompt.asked_at);
         let dispatched = match ticket {
             Ticket::New(id) => self.dispatcher.call(prompt, id, patience, joins).await,
             Ticket::Lost { id, created_at } => {
                 self.dispatcher.call_again(prompt, id, created_at, patience, joins).await
             }
-            Ticket::Running { id, created_at } => self.dispatcher.join(account, id, created_at, patience).await,
+            Ticket::Running { id, created_at } => {
+                self.dispatcher.join(account, asked_at, id, created_at, patience).await
+            }
             Ticket::Ended(answer) => Ok(*answer),
             Ticket::Purged(id) => return Err(ApiError::Purged(id)),
         };
@@ -166,11 +171,11 @@ impl Desk {
         agent_failed: StatusCode,
         joins: impl FnOnce() + Send,
     ) -> Result<AnswerStream, ApiError> {
-        let account = prompt.account;
+        let (account, asked_at) = (prompt.account, prompt.asked_at);
         let dispatched = match ticket {
             Ticket::New(id) => self.dispatcher.stream(prompt, id, joins).await,
             Ticket::Lost { id, created_at } => self.dispatcher.stream_again(prompt, id, created_at, joins).await,
-            Ticket::Running { id, created_at } => self.dispatcher.follow(account, id, created_at).await,
+            Ticket::Running { id, created_at } => self.dispatcher.follow(account, asked_at, id, created_at).await,
             Ticket::Ended(answer) => AnswerStream::of(*answer),
             Ticket::Purged(id) => return Err(ApiError::Purged(id)),
         };

@@ -101,7 +101,7 @@ impl Dispatcher {
         patience: Patience,
         joins: impl FnOnce() + Send,
     ) -> Result<Answer, DispatchError> {
-        let until = self.until(patience);
+        let until = self.until(prompt.asked_at, patience);
         let trace = prompt.traceparent.take();
         let terms = Terms { reply_to: Some(self.gateway), ..self.waiting(id, patience) };
         let job = self.job(prompt, terms)?;
@@ -134,7 +134,8 @@ impl Dispatcher {
         id: MessageId,
         joins: impl FnOnce() + Send,
     ) -> Result<AnswerStream, DispatchError> {
-        let until = self.until(Patience::Deadline);
+        let asked_at = prompt.asked_at;
+        let until = self.until(asked_at, Patience::Deadline);
         let trace = prompt.traceparent.take();
         let terms = Terms { reply_to: Some(self.gateway), stream: true, ..self.waiting(id, Patience::Deadline) };
         let job = self.job(prompt, terms)?;
@@ -142,7 +143,7 @@ impl Dispatcher {
         let waiter = self.waiters.stream(id);
         if self.publish(job, trace).await?.was_known {
             joins();
-            return self.follow(account, id, created_at).await;
+            return self.follow(account, asked_at, id, created_at).await;
         }
         let (ends, lifecycle) = (self.ends.clone(), self.lifecycle.clone());
         let source = Source::Own(Frames { id, waiter, ends, until, lifecycle });
@@ -168,7 +169,7 @@ impl Dispatcher {
         patience: Patience,
         joins: impl FnOnce() + Send,
     ) -> Result<Answer, DispatchError> {
-        let (account, until) = (prompt.account, self.until(patience));
+        let (account, until) = (prompt.account, self.until(prompt.asked_at, patience));
         if self.hand_in(prompt, self.waiting(id, patience)).await?.was_known {
             joins();
         }
@@ -183,24 +184,26 @@ impl Dispatcher {
         created_at: Millis,
         joins: impl FnOnce() + Send,
     ) -> Result<AnswerStream, DispatchError> {
-        let account = prompt.account;
+        let (account, asked_at) = (prompt.account, prompt.asked_at);
         if self.hand_in(prompt, self.waiting(id, Patience::Deadline)).await?.was_known {
             joins();
         }
-        self.follow(account, id, created_at).await
+        self.follow(account, asked_at, id, created_at).await
     }
 
-    /// The answer to an account's message that was accepted at `created_at`, by whatever gateway, as it is made.
+    /// The answer to an account's message that was accepted at `created_at`, by whatever gateway, as it is made, for a
+    /// caller who asked at `asked_at`.
     ///
     /// # Errors
     /// As for [`Dispatcher::stream`].
     pub async fn follow(
         &self,
         account: AccountId,
+        asked_at: Instant,
         id: MessageId,
         created_at: Millis,
     ) -> Result<AnswerStream, DispatchError> {
-        let (until, hub) = (self.until(Patience::Deadline), self.hub.clone());
+        let (until, hub) = (self.until(asked_at, Patience::Deadline), self.hub.clone());
         let (follower, lifecycle) = (hub.follow(account, id, None), self.lifecycle.clone());
         let source = Source::Others(Followed { account, id, follower, hub, until, lifecycle });
         self.begin(source, account, id, created_at).await
@@ -221,18 +224,20 @@ impl Dispatcher {
         begun
     }
 
-    /// Waits for the end of an account's message that was accepted at `created_at`, by whatever gateway.
+    /// Waits for the end of an account's message that was accepted at `created_at`, by whatever gateway, for a caller who
+    /// asked at `asked_at`.
     ///
     /// # Errors
     /// As for [`Dispatcher::call`].
     pub async fn join(
         &self,
         account: AccountId,
+        asked_at: Instant,
         id: MessageId,
         created_at: Millis,
         patience: Patience,
     ) -> Result<Answer, DispatchError> {
-        self.join_until(account, id, created_at, self.until(patience)).await
+        self.join_until(account, id, created_at, self.until(asked_at, patience)).await
     }
 
     async fn join_until(
@@ -248,13 +253,13 @@ impl Dispatcher {
         Ok(Answer { id, created_at, outcome })
     }
 
-    /// When a caller's patience is at an end.
-    fn until(&self, patience: Patience) -> Instant {
+    /// When the patience of a caller who asked at `asked_at` is at an end.
+    fn until(&self, asked_at: Instant, patience: Patience) -> Instant {
         let wait = match patience {
             Patience::Deadline => self.config.deadline,
             Patience::AtMost(wait) => wait.min(self.config.deadline),
         };
-        Instant::now() + wait
+        asked_at + wait
     }
 
     async fn hand_in(&self, mut prompt: Prompt, terms: Terms) -> Result<Published, DispatchError> {

@@ -10,6 +10,7 @@ use common::domain::{
     job::Turn,
 };
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use crate::{
@@ -88,12 +89,13 @@ impl MessageRequest {
         channel: Channel,
         context: &RequestContext,
     ) -> Result<(Arc<Agent>, Prompt), ApiError> {
+        let asked_at = Instant::now();
         if let Some(callback) = &self.callback {
             desk.check(callback).await?;
         }
         let turns = vec![Turn::user(self.prompt)];
         let (agent, prompt) = desk.prompt(caller, channel, self.employee_id, turns, context).await?;
-        Ok((agent, Prompt { callback: self.callback, metadata: self.metadata, ..prompt }))
+        Ok((agent, Prompt { asked_at, callback: self.callback, metadata: self.metadata, ..prompt }))
     }
 }
 

@@ -11,10 +11,13 @@ use common::domain::{
     time::Millis,
 };
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 
 /// What a channel wants to be done.
 #[derive(Clone, Debug)]
 pub struct Prompt {
+    /// When it was read: from then on its caller waits.
+    pub asked_at: Instant,
     /// Who pays.
     pub account: AccountId,
     /// What they had left when last looked at.

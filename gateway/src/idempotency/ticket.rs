@@ -214,10 +214,13 @@ mod tests {
         job::{Price, Role},
     };
 
+    use tokio::time::Instant;
+
     use super::*;
 
     fn prompt(agent: AgentId) -> Prompt {
         Prompt {
+            asked_at: Instant::now(),
             account: AccountId::new(),
             balance: 5,
             notifies: true,
