@@ -28,7 +28,7 @@ use common::{
     },
 };
 use serde_json::{Map, Value};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tracing::error;
 
 pub use self::{cursor::PageCursor, found::Found};
@@ -38,6 +38,9 @@ use crate::{
     follow::{follower::Follower, hub::Hub, position::Position},
     waiter::{Waiters, Wake},
 };
+
+/// How long after one another the words of a cancelled message are purged again.
+const LAST_WORDS: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(30)];
 
 /// Knows what was submitted. Cheap to clone.
 #[derive(Clone)]
@@ -243,7 +246,23 @@ impl Archive {
             Purged::NotFinished => return Err(ApiError::NotEnded(id, found.status())),
             Purged::Missing => return Err(ApiError::NotEnded(id, MessageStatus::Queued)),
         }
+        if found.status() == MessageStatus::Cancelled {
+            self.lifecycle.spawn_background(self.clone().purge_last_words(id));
+        }
         self.purge_queue(caller, id).await.map_err(|error| unreachable(&error))
+    }
+
+    /// The worker of a message that was just cancelled may say some more before it hears of it.
+    async fn purge_last_words(self, id: MessageId) {
+        for pause in LAST_WORDS {
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = self.lifecycle.aborting() => return,
+            }
+            if let Err(error) = events::purge(&self.connection, id).await {
+                error!(message.id = %id, %error, "could not purge what a cancelled message may have said since");
+            }
+        }
     }
 
     async fn purge_queue(&self, caller: &Caller, id: MessageId) -> Result<(), QueueError> {
