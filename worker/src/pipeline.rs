@@ -105,7 +105,8 @@ impl Pipeline {
         drop(cancel);
         let verdict = verdict.unwrap_or_else(|| {
             info!("stopped by its caller");
-            Verdict::End(Outcome { usage: meter.usage(), ..Outcome::cancelled(Millis::now()) })
+            let model = meter.model().map(str::to_owned);
+            Verdict::End(Outcome { usage: meter.usage(), model, ..Outcome::cancelled(Millis::now()) })
         });
         match verdict {
             Verdict::End(outcome) => self.finish(&mut delivery, job, outcome, &gatherer).await,

@@ -13,6 +13,7 @@ const BYTES_PER_TOKEN: usize = 4;
 /// four bytes begun, and the whole is marked as estimated. A call that failed before it made any text counts nothing.
 #[derive(Debug, Default)]
 pub struct Meter {
+    model: Option<String>,
     ended: Usage,
     open: Option<Call>,
 }
@@ -29,8 +30,14 @@ impl Meter {
         self.open.as_ref().map_or(self.ended, |call| sum(self.ended, call.broken_off()))
     }
 
-    /// A call begins with this prompt.
-    pub(super) fn begin(&mut self, prompt: &[ModelTurn<'_>]) {
+    /// The model of the last call, as its agent names it.
+    pub fn model(&self) -> Option<&str> {
+        self.model.as_deref()
+    }
+
+    /// A call of `model` begins with this prompt.
+    pub(super) fn begin(&mut self, model: &str, prompt: &[ModelTurn<'_>]) {
+        self.model = Some(model.to_owned());
         let input_bytes = prompt.iter().map(|turn| turn.content.len()).sum();
         self.open = Some(Call { input_bytes, output_bytes: 0 });
     }
@@ -95,10 +102,10 @@ mod tests {
     #[test]
     fn a_report_is_taken_and_its_absence_estimated() {
         let mut meter = Meter::default();
-        meter.begin(&PROMPT);
+        meter.begin("demo", &PROMPT);
         meter.wrote(5);
         assert_eq!(meter.succeed(Some(usage(7, 1, false))), usage(7, 1, false));
-        meter.begin(&PROMPT);
+        meter.begin("demo", &PROMPT);
         meter.wrote(5);
         assert_eq!(meter.succeed(None), usage(3, 2, true));
         assert_eq!(meter.usage(), usage(10, 3, true));
@@ -107,12 +114,13 @@ mod tests {
     #[test]
     fn a_call_that_made_no_text_counts_nothing() {
         let mut meter = Meter::default();
-        meter.begin(&PROMPT);
+        meter.begin("demo", &PROMPT);
         assert_eq!(meter.usage(), Usage::default());
         assert_eq!(meter.fail(), Usage::default());
-        meter.begin(&PROMPT);
+        meter.begin("demo", &PROMPT);
         meter.wrote(1);
         assert_eq!(meter.usage(), usage(3, 1, true), "an open call shows what it has made");
+        assert_eq!(meter.model(), Some("demo"));
         assert_eq!(meter.fail(), usage(3, 1, true));
     }
 }

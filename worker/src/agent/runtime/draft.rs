@@ -29,7 +29,7 @@ impl<'a, 'b> Draft<'a, 'b> {
         provider: &dyn Provider,
         request: ModelRequest<'_>,
     ) -> Result<(Completion, Usage), (ProviderError, Usage)> {
-        self.meter.begin(request.turns);
+        self.meter.begin(request.model, request.turns);
         match provider.complete(request, &mut |fragment: &str| self.say(fragment)).await {
             Ok(completion) => {
                 let used = self.meter.succeed(completion.usage);
