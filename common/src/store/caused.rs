@@ -38,8 +38,9 @@ pub(super) async fn insert_deliveries(write: &Write, winners: &[&Finish]) -> Res
         push_deliveries(&mut new, finish, listeners.get(&finish.job.account).map_or(&[], Vec::as_slice));
     }
     deliveries::insert(write, &new).await?;
-    let now = Millis::now();
-    targets::wake(write, new.iter().map(|delivery| delivery.target).collect(), now, Urgency::InTurn).await
+    let Some(first) = new.iter().map(NewDelivery::due).min() else { return Ok(()) };
+    let due = first.max(Millis::now());
+    targets::wake(write, new.iter().map(|delivery| delivery.target).collect(), due, Urgency::InTurn).await
 }
 
 /// The endpoints of `accounts` that are told of anything. One that is switched off at this moment is noticed when
@@ -97,7 +98,7 @@ fn push_deliveries(new: &mut Vec<NewDelivery>, finish: &Finish, listeners: &[Lis
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{sync::Arc, time::Duration};
 
     use sea_orm::sea_query::Expr;
 
@@ -114,7 +115,9 @@ mod tests {
     };
 
     async fn due(store: &Store) -> Vec<Due> {
-        let claims = store.claim_targets(Class::Fresh, &ROOMY, Millis::now()).await.expect("claims");
+        // What was cancelled is told a little later.
+        let soon = Millis::now().plus(Duration::from_secs(3));
+        let claims = store.claim_targets(Class::Fresh, &ROOMY, soon).await.expect("claims");
         claims.into_iter().flat_map(|claim| claim.deliveries).collect()
     }
 

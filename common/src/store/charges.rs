@@ -5,10 +5,15 @@ use sea_orm::{ConnectionTrait as _, Statement, Value};
 use super::{
     connection::{Store, within_patience},
     credits::LedgerKind,
+    deliveries,
     error::StoreError,
     finish, sql,
 };
-use crate::domain::{job::Job, message::Usage, time::Millis};
+use crate::domain::{
+    job::Job,
+    message::{MessageStatus, Usage},
+    time::Millis,
+};
 
 const ENTER: &str = "INSERT INTO ledger (id, account_id, key_id, agent_id, day, kind, model, input_tokens, \
      output_tokens, estimated, amount, created_at) \
@@ -20,7 +25,7 @@ const NOTE: &str = "UPDATE messages SET model = $1, input_tokens = $2, output_to
 
 impl Store {
     /// Charges a cancelled message for what its run used until `at`. Whether it did: not when the message did not
-    /// end as cancelled, and not a second time, whoever asks.
+    /// end as cancelled, and not a second time, whoever asks. What waited to tell of it is due then.
     pub async fn charge_cancelled(
         &self,
         job: &Job,
@@ -53,6 +58,9 @@ impl Store {
             let note = vec![sql::text(model), input, output, usage.estimated.into(), credits.into(), job.id.0.into()];
             run(NOTE, note).await?;
             finish::take_from(&write, job.account, credits).await?;
+            if job.tells(MessageStatus::Cancelled) {
+                deliveries::hurry(&write, job.id, Millis::now()).await?;
+            }
             write.commit().await?;
             Ok(true)
         })
@@ -62,15 +70,17 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use futures_util::future::try_join_all;
+    use sea_orm::EntityTrait as _;
 
     use super::*;
-    use crate::{
-        domain::message::MessageStatus,
-        store::{
-            messages::Committed,
-            testing::{account, cancelled, completed, failed, job, on_each_database},
-        },
+    use crate::store::{
+        claims::Class,
+        entity::webhook_delivery,
+        messages::Committed,
+        testing::{ROOMY, account, calling_back, cancelled, completed, failed, job, on_each_database},
     };
 
     const USED: Usage = Usage { input_tokens: 10, output_tokens: 5, estimated: true };
@@ -91,6 +101,33 @@ mod tests {
             let outcome = store.outcomes(&[one.id]).await.expect("outcomes").remove(0).1;
             assert_eq!((outcome.status, outcome.usage), (MessageStatus::Cancelled, USED));
             assert_eq!((outcome.credits_charged, outcome.model.as_deref()), (15, Some("demo")));
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_message_is_told_of_when_its_charge_is_known_or_a_little_later() {
+        on_each_database(async |store| {
+            let owner = account(&store).await.id;
+            let ran = calling_back(owner, "https://one.example.com");
+            let queued = calling_back(owner, "https://two.example.com");
+            store.finish(&[cancelled(&ran), cancelled(&queued)]).await.expect("to cancel");
+            let told = async |now| {
+                let claims = store.claim_targets(Class::Fresh, &ROOMY, now).await.expect("claims");
+                let due = claims.into_iter().flat_map(|claim| claim.deliveries);
+                due.filter_map(|due| due.delivery.message).collect::<Vec<_>>()
+            };
+            let end = store.message(ran.id).await.expect("an answer").expect("the row").outcome.expect("its end");
+            assert_eq!(told(end.completed_at).await, []);
+            assert!(store.charge_cancelled(&ran, USED, Some("demo"), Millis::now()).await.expect("an answer"));
+            let hour = Duration::from_hours(1);
+            let mut deliveries = webhook_delivery::Entity::find().all(&store.db).await.expect("deliveries");
+            deliveries.sort_by_key(|delivery| (delivery.next_at, delivery.message_id));
+            let due: Vec<_> = deliveries.iter().map(|delivery| delivery.message_id).collect();
+            assert_eq!(due, [Some(ran.id.0), Some(queued.id.0)], "the charged one first");
+            let mut all = told(Millis::now().plus(hour)).await;
+            all.sort_unstable();
+            assert_eq!(all, [ran.id, queued.id]);
         })
         .await;
     }

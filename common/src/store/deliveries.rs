@@ -1,13 +1,15 @@
 //! Rows of deliveries: new ones, and reading them back.
 
-use sea_orm::{ConnectionTrait as _, Value};
+use std::{collections::BTreeSet, time::Duration};
+
+use sea_orm::{ConnectionTrait as _, Statement, Value};
 
 use super::{
     entity::webhook_delivery,
     error::StoreError,
     sql::{self, Insert},
     stored,
-    targets::TargetId,
+    targets::{self, TargetId, Urgency},
     write::Write,
 };
 use crate::domain::{
@@ -24,6 +26,11 @@ const NEW: Insert = Insert {
     tail: "ON CONFLICT (message_id, event, target_id) DO NOTHING",
 };
 
+/// How long the news of a cancelled message wait: what its run has used is known, and charged, once that has stopped.
+const CANCELLED_PAUSE: Duration = Duration::from_secs(2);
+
+const WAITING: &str = "message_id = $1 AND event = $2 AND status = 'pending' AND tries = 0 AND next_at > $3";
+
 /// A delivery to be.
 pub(super) struct NewDelivery {
     pub(super) account: AccountId,
@@ -36,7 +43,28 @@ pub(super) struct NewDelivery {
     pub(super) at: Millis,
 }
 
-/// Writes new deliveries, due at once.
+impl NewDelivery {
+    /// When it is due: at once, unless more about its message will be known in a moment.
+    pub(super) fn due(&self) -> Millis {
+        if self.event == EventKind::MessageCancelled { self.at.plus(CANCELLED_PAUSE) } else { self.at }
+    }
+}
+
+/// Makes the news of a cancelled message due at `now`, as all is known about it.
+pub(super) async fn hurry(write: &Write, message: MessageId, now: Millis) -> Result<(), StoreError> {
+    let run = |text: String| {
+        let values: [Value; 3] = [message.0.into(), EventKind::MessageCancelled.name().into(), now.0.into()];
+        Statement::from_sql_and_values(write.get_database_backend(), text, values)
+    };
+    let rows = write.query_all_raw(run(format!("SELECT target_id FROM webhook_deliveries WHERE {WAITING}"))).await?;
+    let targets = rows.iter().map(|row| row.try_get_by_index(0).map(TargetId)).collect::<Result<BTreeSet<_>, _>>()?;
+    // The receivers before their deliveries, as everywhere.
+    targets::wake(write, targets, now, Urgency::InTurn).await?;
+    write.execute_raw(run(format!("UPDATE webhook_deliveries SET next_at = $3 WHERE {WAITING}"))).await?;
+    Ok(())
+}
+
+/// Writes new deliveries.
 pub(super) async fn insert(write: &Write, new: &[NewDelivery]) -> Result<Vec<DeliveryId>, StoreError> {
     let mut ids = Vec::with_capacity(new.len());
     for portion in sql::portions(new.len()) {
@@ -55,7 +83,7 @@ pub(super) async fn insert(write: &Write, new: &[NewDelivery]) -> Result<Vec<Del
                 DeliveryStatus::Pending.name().into(),
                 0.into(),
                 0.into(),
-                delivery.at.0.into(),
+                delivery.due().0.into(),
                 delivery.at.0.into(),
             ]);
         }

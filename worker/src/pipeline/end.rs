@@ -92,7 +92,7 @@ impl Pipeline {
         let mut pauses = Pauses::new(Duration::from_millis(50), Duration::from_secs(2), None);
         loop {
             match self.store.charge_cancelled(job, used, model, Millis::now()).await {
-                Ok(true) => return self.metrics.tokens_used(used),
+                Ok(true) => break,
                 Ok(false) => return,
                 Err(error) if error.is_transient() => warn!(%error, "could not charge a cancelled job; trying again"),
                 Err(error) => return error!(%error, "a cancelled job cannot be charged"),
@@ -101,6 +101,10 @@ impl Pipeline {
                 () = sleep(pauses.next_pause().unwrap_or_default()) => {}
                 () = self.lifecycle.aborting() => return,
             }
+        }
+        self.metrics.tokens_used(used);
+        if job.tells(MessageStatus::Cancelled) {
+            wake_deliveries(&self.connection).await;
         }
     }
 
