@@ -10,7 +10,8 @@ use common::{
 };
 
 use crate::{
-    auth::client::TrustedProxies, dispatcher::DispatcherConfig, extract::BodyRules, prices::Prices, rate_limit::Quotas,
+    auth::client::TrustedProxies, dispatcher::DispatcherConfig, extract::BodyRules, follow::seats::StreamRules,
+    prices::Prices, rate_limit::Quotas,
 };
 
 /// Everything that can be set.
@@ -26,6 +27,8 @@ pub struct Config {
     pub body: BodyRules,
     /// How often callers may call.
     pub quotas: Quotas,
+    /// How many streams callers may follow, and for how long.
+    pub follow: StreamRules,
     /// Whose `X-Forwarded-For` is believed.
     pub proxies: TrustedProxies,
     /// For how long keys and agents are remembered.
@@ -60,6 +63,7 @@ impl Config {
             header_timeout: env::duration("FRONTDESK_HEADER_TIMEOUT", Duration::from_secs(5))?,
             body: BodyRules::from_environment()?,
             quotas: Quotas::from_environment()?,
+            follow: StreamRules::from_environment()?,
             proxies: env::parse("FRONTDESK_TRUSTED_PROXIES", TrustedProxies::default())?,
             cache_time_to_live: env::duration("FRONTDESK_CACHE_TTL", Duration::from_secs(5))?,
             prices: env::parse("FRONTDESK_PRICES", Prices::default())?,

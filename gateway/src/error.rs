@@ -33,6 +33,8 @@ pub enum ApiError {
     ChannelDisabled(Channel),
     /// The key is at its limit.
     RateLimited,
+    /// The key holds as many streams open as it may.
+    TooManyStreams,
     /// The body is larger than this many bytes.
     BodyTooLarge(usize),
     /// The body did not arrive in time.
@@ -207,6 +209,13 @@ impl ApiError {
                     .retryable(true)
                     .retry_after(RATE_LIMIT_PAUSE)
             }
+            Self::TooManyStreams => Fault::new(
+                S::TOO_MANY_REQUESTS,
+                "too_many_streams",
+                "this API key holds as many streams open as it may",
+            )
+            .retryable(true)
+            .retry_after(RATE_LIMIT_PAUSE),
             Self::Internal => Fault::new(S::INTERNAL_SERVER_ERROR, "internal", "something went wrong on our side"),
             Self::AgentFailed { id, status, failure } => {
                 let (sentence, retryable) = match failure {
@@ -313,7 +322,7 @@ mod tests {
 
     #[test]
     fn headers_that_tell_callers_what_to_do() {
-        for error in [ApiError::RateLimited, ApiError::TooManyFailures] {
+        for error in [ApiError::RateLimited, ApiError::TooManyFailures, ApiError::TooManyStreams] {
             assert_eq!(error.into_response().headers()[RETRY_AFTER], "60");
         }
         for error in [ApiError::QueueFull, ApiError::Draining, ApiError::NotReady(vec![])] {

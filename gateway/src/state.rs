@@ -5,7 +5,9 @@ use std::sync::Arc;
 use axum::extract::FromRef;
 use common::{lifecycle::Lifecycle, metrics::Metrics, readiness::Readiness};
 
-use crate::{archive::Archive, auth::gate::Gate, desk::Desk, endpoints::Endpoints, extract::BodyRules};
+use crate::{
+    archive::Archive, auth::gate::Gate, desk::Desk, endpoints::Endpoints, extract::BodyRules, follow::seats::Seats,
+};
 
 /// The parts that handlers and layers ask for. Cheap to clone.
 #[derive(Clone)]
@@ -19,6 +21,8 @@ pub struct Parts {
     pub desk: Arc<Desk>,
     /// What was submitted.
     pub archive: Arc<Archive>,
+    /// Who follows messages.
+    pub seats: Seats,
     /// Where events go.
     pub endpoints: Arc<Endpoints>,
     /// How large and slow a body may be.
@@ -51,6 +55,7 @@ macro_rules! part {
 part!(gate: Gate);
 part!(desk: Arc<Desk>);
 part!(archive: Arc<Archive>);
+part!(seats: Seats);
 part!(endpoints: Arc<Endpoints>);
 part!(body: BodyRules);
 part!(metrics: Arc<Metrics>);

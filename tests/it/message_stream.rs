@@ -248,6 +248,51 @@ async fn a_gateway_that_stops_sends_its_readers_on(#[values(Database::Sqlite, Da
 
 #[rstest]
 #[tokio::test]
+async fn a_stream_lasts_for_a_while_and_who_comes_back_misses_nothing(
+    #[values(Database::Sqlite, Database::Postgres)] database: Database,
+) {
+    let model = ModelServer::start().await.expect("a model");
+    let gate = Gate::closed();
+    model.script(Behaviour::answer(["before, ", "after"]).held_after(1, &gate));
+    let stack = Stack::with_model(database, &model).set("FRONTDESK_STREAM_LIFETIME", "1s").start().await;
+    let id = submit(&stack, "go on").await;
+    let (mut seen, mut streams): (Vec<Event>, _) = (Vec::new(), 0);
+    while seen.last().is_none_or(|event| event.name != "message.completed") {
+        let last = seen.last().map(|event| event.id.clone()).filter(|id| !id.is_empty());
+        let rest = Events::open(request(&stack, 0, &id, last.as_deref())).await.rest().await;
+        if last.is_none() {
+            seen.clear();
+        }
+        seen.extend(rest);
+        streams += 1;
+        if text(&seen) == "before, " {
+            gate.open();
+        }
+    }
+    assert!(streams > 1, "the first one ended before the message");
+    assert_eq!(text(&seen), "before, after");
+    assert_eq!(model.calls().len(), 1);
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_key_holds_so_many_streams_open_and_no_more(
+    #[values(Database::Sqlite, Database::Postgres)] database: Database,
+) {
+    let stack = Stack::on(database).workers(0).set("FRONTDESK_STREAM_LIMIT", 2).start().await;
+    let id = submit(&stack, "go on").await;
+    let (first, _second) = (follow(&stack, 0, &id).await, follow(&stack, 0, &id).await);
+    Answer::to(request(&stack, 0, &id, None)).await.fault(429, "too_many_streams");
+    drop(first);
+    until("there is room again", async || {
+        let answer = request(&stack, 0, &id, None).send().await.ok()?;
+        (answer.status() == 200).then_some(())
+    })
+    .await;
+}
+
+#[rstest]
+#[tokio::test]
 async fn a_slow_reader_is_told_and_cut_and_the_others_go_on(
     #[values(Database::Sqlite, Database::Postgres)] database: Database,
 ) {

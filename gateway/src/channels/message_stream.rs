@@ -19,7 +19,7 @@ use http::{
 };
 use serde::Serialize;
 use serde_json::json;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -33,6 +33,7 @@ use crate::{
         cursor::Step,
         follower::{Follower, TooSlow},
         position::Position,
+        seats::{Seat, Seats},
     },
     openapi::{answers::passing, step},
     query::Parameters,
@@ -72,7 +73,8 @@ struct SentEvent {
 ///
 /// The events `message.queued`, `message.started`, `message.delta`, `message.restarted`, and at the end one of
 /// `message.completed`, `message.failed`, `message.cancelled`, `message.expired` with the message. Who comes back with
-/// `Last-Event-ID` misses nothing and gets nothing twice. Also of a message that has ended.
+/// `Last-Event-ID` misses nothing and gets nothing twice. Also of a message that has ended. A stream may end before the
+/// message does, after some minutes at the latest: come back then.
 #[utoipa::path(
     get,
     path = "/api/v1/messages/{message_id}/stream",
@@ -91,6 +93,7 @@ struct SentEvent {
 async fn follow(
     admitted: Admitted<Reading>,
     State(archive): State<Arc<Archive>>,
+    State(seats): State<Seats>,
     State(lifecycle): State<Lifecycle>,
     MessagePath(id): MessagePath,
     headers: HeaderMap,
@@ -103,7 +106,9 @@ async fn follow(
     let Some((follower, message)) = archive.follow(&admitted.caller, id, after.as_deref()).await? else {
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
-    let events = Events { follower, id, message: Some(message), lifecycle, is_first: true };
+    let seat = seats.take(admitted.caller.key.id).ok_or(ApiError::TooManyStreams)?;
+    let until = Instant::now() + seats.lifetime();
+    let events = Events { follower, id, message: Some(message), until, lifecycle, is_first: true, _seat: seat };
     let body = stream::unfold(events, |mut events| async move {
         let portion = events.next().await?;
         Some((Ok::<_, std::convert::Infallible>(portion), events))
@@ -136,8 +141,11 @@ struct Events {
     id: MessageId,
     /// The message without its end; gone once there is nothing more to say.
     message: Option<MessageObject>,
+    /// Until when this stream lasts.
+    until: Instant,
     lifecycle: Lifecycle,
     is_first: bool,
+    _seat: Seat,
 }
 
 impl Events {
@@ -151,6 +159,7 @@ impl Events {
         tokio::select! {
             biased;
             () = self.lifecycle.stopping() => self.leave("this gateway is stopping, another one goes on", &mut out),
+            () = sleep_until(self.until) => self.leave("this stream has lasted long enough, come back for more", &mut out),
             step = self.follower.next() => self.write_all(step, &mut out),
             () = sleep(KEEP_ALIVE) => out.push_str(": keep-alive\n\n"),
         }
@@ -223,7 +232,12 @@ fn ordinal(attempt: Attempt) -> u32 {
 
 /// The routes of streams.
 pub fn routes() -> OpenApiRouter<AppState> {
-    const STEPS: [step::Step; 4] =
-        [step::Step::Gate(Reading::NEEDS), step::Step::Message, step::Step::Query, step::Step::Unpurged];
+    const STEPS: [step::Step; 5] = [
+        step::Step::Gate(Reading::NEEDS),
+        step::Step::Message,
+        step::Step::Query,
+        step::Step::Unpurged,
+        step::Step::Seat,
+    ];
     OpenApiRouter::new().routes(passing(&STEPS, routes!(follow)))
 }

@@ -6,5 +6,6 @@ pub mod hub;
 pub mod log;
 pub mod position;
 mod reread;
+pub mod seats;
 mod track;
 pub mod upkeep;

@@ -36,6 +36,8 @@ pub enum Step {
     Unanswered,
     /// A message whose texts have to be there.
     Unpurged,
+    /// One more open stream.
+    Seat,
     /// A key that is good for all agents.
     WholeKey,
     /// One more webhook endpoint.
@@ -82,6 +84,7 @@ impl Step {
                 ApiError::AlreadyAnswered(samples::MESSAGE),
             ],
             Self::Unpurged => vec![ApiError::Purged(samples::MESSAGE)],
+            Self::Seat => vec![ApiError::TooManyStreams],
             Self::WholeKey => vec![ApiError::KeyLimited],
             Self::EndpointRoom => vec![ApiError::TooManyEndpoints(MOST_ENDPOINTS)],
             Self::Endpoint => vec![ApiError::EndpointNotFound],
