@@ -22,7 +22,7 @@ use common::{
     store::{
         connection::Store,
         error::StoreError,
-        listing::{ListFilter, Purged},
+        listing::{ListFilter, Listed, Purged},
         messages::{Committed, Finish},
         stored::StoredMessage,
     },
@@ -166,19 +166,17 @@ impl Archive {
     ///
     /// # Errors
     /// When the store cannot be asked.
-    pub async fn list(&self, caller: &Caller, mut filter: ListFilter, limit: u64) -> Result<Page, ApiError> {
+    pub async fn list(&self, caller: &Caller, mut filter: ListFilter, limit: usize) -> Result<Page, ApiError> {
         if let Some(allowed) = &caller.key.agents {
             filter.agents = Some(match filter.agents {
                 Some(wanted) => wanted.into_iter().filter(|agent| allowed.contains(agent)).collect(),
                 None => allowed.clone(),
             });
         }
-        let found = self.store.messages(caller.account.id, &filter, limit + 1).await;
-        let mut found = found.map_err(|error| unavailable(&error))?;
-        let has_more = found.len() as u64 > limit;
-        found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-        let next = found.last().filter(|_| has_more).map(|last| PageCursor(last.id));
-        Ok(Page { messages: found.into_iter().map(StoredMessage::object).collect(), next })
+        let listed = self.store.messages(caller.account.id, &filter, limit).await;
+        let Listed { messages, has_more } = listed.map_err(|error| unavailable(&error))?;
+        let next = messages.last().filter(|_| has_more).map(|last| PageCursor(last.id));
+        Ok(Page { messages: messages.into_iter().map(StoredMessage::object).collect(), next })
     }
 
     /// Stops the message `id`: when this returns, it is cancelled, and no other end of it will count.

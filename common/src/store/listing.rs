@@ -28,6 +28,11 @@ const OLDER_IDS: Duration = Duration::from_hours(24);
 /// is read along the account's history.
 const MOST_AGENTS: usize = 100;
 
+/// A list ends with the message whose answer takes it to so many bytes.
+const MOST_BYTES: usize = 8 * 1024 * 1024;
+/// How many rows are read at once: one may have an answer of megabytes.
+const PORTION: usize = 10;
+
 /// Which messages of an account are wanted; by default all.
 #[derive(Clone, Debug, Default)]
 pub struct ListFilter {
@@ -45,6 +50,15 @@ pub struct ListFilter {
     pub before: Option<MessageId>,
 }
 
+/// The beginning of a list.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Newest first.
+    pub messages: Vec<StoredMessage>,
+    /// Whether there are more after the last one.
+    pub has_more: bool,
+}
+
 /// What came of a purge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purged {
@@ -59,14 +73,33 @@ pub enum Purged {
 }
 
 impl Store {
-    /// The newest `limit` messages of the account that pass `filter`, newest first.
-    pub async fn messages(
-        &self,
-        account: AccountId,
-        filter: &ListFilter,
-        limit: u64,
-    ) -> Result<Vec<StoredMessage>, StoreError> {
-        let select = filter.page(account, limit);
+    /// The newest messages of the account that pass `filter`, newest first: at most `limit`, and no more once they have
+    /// answers of 8 MiB. They are read in small portions, so that long answers do not fill the memory.
+    pub async fn messages(&self, account: AccountId, filter: &ListFilter, limit: usize) -> Result<Listed, StoreError> {
+        let mut filter = filter.clone();
+        let mut listed = Listed { messages: Vec::new(), has_more: false };
+        let mut bytes = 0;
+        loop {
+            let portion = self.portion(account, &filter).await?;
+            let is_last = portion.len() < PORTION;
+            for message in portion {
+                if listed.messages.len() >= limit || bytes >= MOST_BYTES {
+                    listed.has_more = true;
+                    return Ok(listed);
+                }
+                let content = message.outcome.as_ref().and_then(|outcome| outcome.content.as_ref());
+                bytes += content.map_or(0, String::len);
+                filter.before = Some(message.id);
+                listed.messages.push(message);
+            }
+            if is_last {
+                return Ok(listed);
+            }
+        }
+    }
+
+    async fn portion(&self, account: AccountId, filter: &ListFilter) -> Result<Vec<StoredMessage>, StoreError> {
+        let select = filter.page(account, PORTION as u64);
         within_patience(async {
             let rows = select.into_model::<Row>().all(&self.db).await?;
             rows.into_iter().map(Row::message).collect()
@@ -185,9 +218,9 @@ mod tests {
         },
     };
 
-    async fn listed(store: &Store, account: AccountId, filter: ListFilter, limit: u64) -> Vec<MessageId> {
+    async fn listed(store: &Store, account: AccountId, filter: ListFilter, limit: usize) -> Vec<MessageId> {
         let found = store.messages(account, &filter, limit).await.expect("a list");
-        found.into_iter().map(|message| message.id).collect()
+        found.messages.into_iter().map(|message| message.id).collect()
     }
 
     #[tokio::test]
@@ -210,6 +243,31 @@ mod tests {
                 assert_eq!(listed(&store, owner, all, 4).await, ids[..4]);
                 let next = ListFilter { agents: Some(agents), ..next.clone() };
                 assert_eq!(listed(&store, owner, next, 100).await, ids[4..9]);
+            }
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_list_ends_after_so_many_bytes_and_goes_on_there() {
+        on_each_database(async |store| {
+            let owner = AccountId::new();
+            let jobs: Vec<_> = (0..PORTION + 3).map(|_| job(owner)).collect();
+            let long = "x".repeat(MOST_BYTES / 2);
+            for (index, job) in jobs.iter().rev().enumerate() {
+                let content = if index == 0 || index == PORTION { long.as_str() } else { "short" };
+                store.finish(&[completed(job, content)]).await.expect("to finish");
+            }
+            let ids: Vec<_> = jobs.iter().rev().map(|job| job.id).collect();
+            let list = async |filter, limit| store.messages(owner, &filter, limit).await.expect("a list");
+            let first = list(ListFilter::default(), 100).await;
+            let found: Vec<_> = first.messages.iter().map(|message| message.id).collect();
+            assert_eq!((found.as_slice(), first.has_more), (&ids[..=PORTION], true));
+            let next = ListFilter { before: found.last().copied(), ..ListFilter::default() };
+            for (limit, has_more) in [(1, true), (2, false), (100, false)] {
+                let rest = list(next.clone(), limit).await;
+                let found: Vec<_> = rest.messages.iter().map(|message| message.id).collect();
+                assert_eq!((found.as_slice(), rest.has_more), (&ids[PORTION + 1..][..limit.min(2)], has_more));
             }
         })
         .await;

@@ -27,9 +27,9 @@ use crate::{
 };
 
 /// How many messages a page has when nothing is said.
-const PAGE: u64 = 20;
+const PAGE: usize = 20;
 /// How many it has at most.
-const PAGE_LIMIT: u64 = 100;
+const PAGE_LIMIT: usize = 100;
 /// The longest long-poll, in seconds.
 const WAIT_LIMIT_S: u64 = 300;
 
@@ -92,7 +92,7 @@ struct MessageList {
         ("channel" = inline(Option<Channel>), Query, description = "Those that came in this way."),
         ("created_after" = Option<String>, Query, format = "date-time", description = "Those accepted after this moment."),
         ("cursor" = Option<String>, Query, description = "The `next_cursor` of the page before."),
-        ("limit" = Option<u64>, Query, minimum = 1, maximum = 100, description = "How many at most; 20 if absent."),
+        ("limit" = Option<u64>, Query, minimum = 1, maximum = 100, description = "How many at most; 20 if absent. A page of long answers has fewer."),
     ),
     responses((status = 200, description = "A page of messages.", body = MessageList)),
 )]
