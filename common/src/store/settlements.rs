@@ -67,21 +67,31 @@ pub struct Settlement {
     pub then: Then,
 }
 
+/// What a settlement found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// Whether the receiver was still the claimer's. If not, it is somebody else's or not wanted any more, and nothing
+    /// was noted about it.
+    pub is_ours: bool,
+    /// Since when the receiver has been failing, if it does.
+    pub failing_since: Option<Millis>,
+}
+
 impl Store {
-    /// Stores what came of tries. Says for each since when its receiver has been failing, if it does. A try that is
-    /// stored already, under its number, is left as it is, and so is a receiver that others have claimed.
-    pub async fn settle(&self, tries: &[Settlement], now: Millis) -> Result<Vec<Option<Millis>>, StoreError> {
+    /// Stores what came of tries. A try that is stored already, under its number, is left as it is, and so is a
+    /// receiver that is not the claimer's any more.
+    pub async fn settle(&self, tries: &[Settlement], now: Millis) -> Result<Vec<Settled>, StoreError> {
         within_patience(async {
             // In one order everywhere: PostgreSQL locks row by row, and two orders would be a deadlock.
             let mut order: Vec<_> = (0..tries.len()).collect();
             order.sort_by_key(|place| tries[*place].target);
-            let mut failing = vec![None; tries.len()];
+            let mut settled = vec![Settled { is_ours: false, failing_since: None }; tries.len()];
             let write = self.write().await?;
             for place in order {
-                failing[place] = settle(&write, &tries[place], now).await?;
+                settled[place] = settle(&write, &tries[place], now).await?;
             }
             write.commit().await?;
-            Ok(failing)
+            Ok(settled)
         })
         .await
     }
@@ -97,9 +107,9 @@ impl Store {
     }
 }
 
-async fn settle(write: &Write, settlement: &Settlement, now: Millis) -> Result<Option<Millis>, StoreError> {
+async fn settle(write: &Write, settlement: &Settlement, now: Millis) -> Result<Settled, StoreError> {
     // The receiver before its deliveries, as everywhere.
-    let failing_since = note_health(write, settlement, now).await?;
+    let settled = note_health(write, settlement, now).await?;
     let Settlement { delivery, tried, verdict, .. } = settlement;
     let (status, failed, next_at) = match verdict {
         Verdict::Delivered => (DeliveryStatus::Delivered, 0, tried.at),
@@ -123,11 +133,11 @@ async fn settle(write: &Write, settlement: &Settlement, now: Millis) -> Result<O
     if let Then::Release(hold) = settlement.then {
         targets::release(write, settlement.target, settlement.token.0, now, hold).await?;
     }
-    Ok(failing_since)
+    Ok(settled)
 }
 
 /// Notes how the receiver did, and begins its lease anew.
-async fn note_health(write: &Write, settlement: &Settlement, now: Millis) -> Result<Option<Millis>, StoreError> {
+async fn note_health(write: &Write, settlement: &Settlement, now: Millis) -> Result<Settled, StoreError> {
     let Settlement { target, token, tried, verdict, then, .. } = settlement;
     let until = match then {
         Then::Keep(lease) => now.plus(*lease),
@@ -144,7 +154,7 @@ async fn note_health(write: &Write, settlement: &Settlement, now: Millis) -> Res
     let statement = Statement::from_sql_and_values(write.get_database_backend(), update, values);
     let row = write.query_all_raw(statement).await?.into_iter().next();
     let since = row.map(|row| row.try_get_by_index::<Option<i64>>(0)).transpose()?;
-    Ok(since.flatten().map(Millis))
+    Ok(Settled { is_ours: since.is_some(), failing_since: since.flatten().map(Millis) })
 }
 
 #[cfg(test)]
@@ -173,8 +183,10 @@ mod tests {
             let taken = claim(&store, Class::Fresh, first).await.expect("a claim");
             let again = Verdict::Again(first.plus(MINUTE));
             let lost = tried(&taken, &taken.deliveries[0], again, Then::Release(Duration::ZERO), first);
-            assert_eq!(store.settle(std::slice::from_ref(&lost), first).await.expect("to settle"), [Some(first)]);
-            assert_eq!(store.settle(&[lost], first).await.expect("to settle"), [None], "it is not claimed");
+            let settled = store.settle(std::slice::from_ref(&lost), first).await.expect("to settle");
+            assert_eq!(settled, [Settled { is_ours: true, failing_since: Some(first) }]);
+            let settled = store.settle(&[lost], first).await.expect("to settle");
+            assert_eq!(settled, [Settled { is_ours: false, failing_since: None }], "it is not claimed");
 
             let second = first.plus(MINUTE);
             assert!(claim(&store, Class::Fresh, second).await.is_none());
@@ -184,7 +196,8 @@ mod tests {
             let delivery = &taken.deliveries[0].delivery;
             assert_eq!((delivery.tries, delivery.step), (1, 1), "the second settlement was left out");
             let won = tried(&taken, &taken.deliveries[0], Verdict::Delivered, Then::Release(Duration::ZERO), second);
-            assert_eq!(store.settle(&[won], second).await.expect("to settle"), [None]);
+            let settled = store.settle(&[won], second).await.expect("to settle");
+            assert_eq!(settled, [Settled { is_ours: true, failing_since: None }]);
 
             store.finish(&[completed(&notifying(owner), "done")]).await.expect("to finish");
             let taken = claim(&store, Class::Fresh, second).await.expect("a claim");

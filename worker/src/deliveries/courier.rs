@@ -20,7 +20,7 @@ use common::{
         claims::{Claim, Due, Token},
         connection::Store,
         error::StoreError,
-        settlements::{Settlement, Verdict},
+        settlements::{Settled, Settlement, Verdict},
         targets::TargetId,
     },
 };
@@ -71,10 +71,11 @@ impl Tried {
 }
 
 impl Courier {
-    /// Tries what is due for the receiver of `claim`: one at a time, or two when it took what it got last.
-    pub async fn visit(&self, claim: Claim) {
+    /// Tries what is due for the receiver of `claim`, which was made at `claimed` or later: one at a time, or two when
+    /// it took what it got last.
+    pub async fn visit(&self, claim: Claim, claimed: Instant) {
         let Claim { target, token, proven, failures, deliveries, .. } = claim;
-        let round = Round::new(deliveries, failures, self.lifecycle.clone());
+        let round = Round::new(deliveries, failures, claimed, self.lifecycle.clone());
         let whose = (target, token);
         if !proven || failures > 0 {
             self.try_next(&round, whose).await;
@@ -102,7 +103,7 @@ impl Courier {
         };
         let delivery = due.delivery;
         self.count(&delivery, &tried);
-        let then = round.close(tried.is_delivered(), tried.took);
+        let (then, closed) = (round.close(tried.is_delivered(), tried.took), Instant::now());
         let settlement = Settlement {
             target,
             token,
@@ -111,7 +112,11 @@ impl Courier {
             tried: as_try(&delivery, &tried),
             then,
         };
-        let failing_since = self.settler.settle(settlement).await;
+        let Some(Settled { is_ours: true, failing_since }) = self.settler.settle(settlement).await else {
+            round.lose();
+            return false;
+        };
+        round.renew(closed);
         if let Some(endpoint) = delivery.endpoint {
             self.judge(&delivery, endpoint, &tried, failing_since).await;
         }

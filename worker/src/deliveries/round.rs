@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use common::{
@@ -11,8 +11,12 @@ use common::{
     store::{claims::Due, settlements::Then},
 };
 
+use super::post::TRY_LIMIT;
+
 /// How long a receiver stays ours while nothing is settled: a try and the commit after it take less.
 pub const LEASE: Duration = Duration::from_secs(45);
+/// What has to be left of the lease for another try: as long as that may take, and the look-ups before it.
+const ENOUGH: Duration = TRY_LIMIT.saturating_add(Duration::from_secs(5));
 /// How many times as long as its last failure took a receiver is left alone, after one failure, two, and so on. One
 /// that answers at once is soon asked again; one that never answers takes little of anybody's time.
 const HOLDS: [u32; 5] = [0, 2, 4, 8, 16];
@@ -28,6 +32,8 @@ pub struct Round {
 struct State {
     left: VecDeque<Due>,
     open: usize,
+    /// When the lease began, or earlier.
+    leased: Instant,
     /// Since the last success.
     failures: u32,
     is_over: bool,
@@ -35,16 +41,18 @@ struct State {
 }
 
 impl Round {
-    /// A visit with `due` to a receiver that has failed `failures` times since its last success.
-    pub fn new(due: Vec<Due>, failures: u32, lifecycle: Lifecycle) -> Self {
-        let state = State { left: due.into(), open: 0, failures, is_over: false, is_given_back: false };
+    /// A visit with `due` to a receiver that has failed `failures` times since its last success, and is ours since
+    /// `leased`.
+    pub fn new(due: Vec<Due>, failures: u32, leased: Instant, lifecycle: Lifecycle) -> Self {
+        let state = State { left: due.into(), open: 0, leased, failures, is_over: false, is_given_back: false };
         Self { state: Mutex::new(state), lifecycle }
     }
 
     /// What to try next; it is open until [`Round::close`]. `None`: nothing on this visit.
     pub fn open(&self) -> Option<Due> {
         let mut state = self.state();
-        if state.is_over || self.lifecycle.is_stopping() {
+        let is_short = state.leased.elapsed() + ENOUGH > LEASE;
+        if state.is_over || is_short || self.lifecycle.is_stopping() {
             return None;
         }
         let due = state.left.pop_front()?;
@@ -68,6 +76,17 @@ impl Round {
         let goes_on = state.open > 0 || !(state.left.is_empty() || state.is_over || self.lifecycle.is_stopping());
         state.is_given_back = !goes_on;
         if goes_on { Then::Keep(LEASE) } else { Then::Release(hold) }
+    }
+
+    /// Notes that a settlement began the lease anew, at `at` or later.
+    pub fn renew(&self, at: Instant) {
+        let mut state = self.state();
+        state.leased = state.leased.max(at);
+    }
+
+    /// Notes that the receiver is not ours any more, or may not be: the visit is over.
+    pub fn lose(&self) {
+        self.state().is_over = true;
     }
 
     /// Whether the last try has given the receiver back.
@@ -126,7 +145,7 @@ mod tests {
     }
 
     fn round(deliveries: usize, failures: u32) -> Round {
-        Round::new((0..deliveries).map(|_| due()).collect(), failures, Lifecycle::new())
+        Round::new((0..deliveries).map(|_| due()).collect(), failures, Instant::now(), Lifecycle::new())
     }
 
     #[test]
@@ -153,6 +172,21 @@ mod tests {
         round.lifecycle.stop();
         assert!(round.open().is_none());
         assert_eq!(round.close(true, Duration::ZERO), Then::Release(Duration::ZERO));
+    }
+
+    #[test]
+    fn whose_lease_is_lost_or_nearly_over_gets_nothing_more() {
+        let lost = round(2, 0);
+        assert!(lost.open().is_some());
+        lost.lose();
+        assert!(lost.open().is_none());
+
+        let now = Instant::now();
+        let Some(long_ago) = now.checked_sub(LEASE - TRY_LIMIT) else { return };
+        let late = Round::new(vec![due(), due()], 0, long_ago, Lifecycle::new());
+        assert!(late.open().is_none());
+        late.renew(now);
+        assert!(late.open().is_some());
     }
 
     #[test]

@@ -3,7 +3,10 @@
 //! Receivers whose last try failed have couriers of their own, fewer, so that none of them is ever in the way of one
 //! that works.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use common::{
     domain::time::Millis,
@@ -87,10 +90,11 @@ impl Sender {
                 return Ok(());
             }
             let limits = ClaimLimits { targets: most as u64, each, lease: LEASE };
+            let before = Instant::now();
             let claims = self.courier.store.claim_targets(class, &limits, Millis::now()).await?;
             let found = claims.len();
             for claim in claims {
-                self.send_to(claim, room);
+                self.send_to(claim, before, room);
             }
             if found < most {
                 return Ok(());
@@ -98,13 +102,13 @@ impl Sender {
         }
     }
 
-    fn send_to(&self, claim: Claim, room: &Arc<Semaphore>) {
+    fn send_to(&self, claim: Claim, claimed: Instant, room: &Arc<Semaphore>) {
         // Only this task takes places, and it has counted them.
         let Ok(place) = room.clone().try_acquire_owned() else { return };
         let (courier, back) = (self.courier.clone(), self.back.clone());
         self.courier.lifecycle.spawn(async move {
             tokio::select! {
-                () = courier.visit(claim) => {}
+                () = courier.visit(claim, claimed) => {}
                 // The lease ends by itself, and another worker tries again.
                 () = courier.lifecycle.aborting() => {}
             }

@@ -6,7 +6,10 @@ use common::{
     domain::time::Millis,
     lifecycle::Lifecycle,
     retry::Pauses,
-    store::{connection::Store, settlements::Settlement},
+    store::{
+        connection::Store,
+        settlements::{Settled, Settlement},
+    },
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -19,7 +22,7 @@ const GROUP: usize = 128;
 
 struct Request {
     settlement: Settlement,
-    done: oneshot::Sender<Option<Millis>>,
+    done: oneshot::Sender<Settled>,
 }
 
 /// Where tries are brought when they are over. Cheap to clone.
@@ -34,12 +37,11 @@ impl Settler {
         Self(tx)
     }
 
-    /// Stores what came of a try, also when the database is away for a while. Says since when the receiver has been
-    /// failing, if it does.
-    pub async fn settle(&self, settlement: Settlement) -> Option<Millis> {
+    /// Stores what came of a try, also when the database is away for a while. `None` when it could not be stored.
+    pub async fn settle(&self, settlement: Settlement) -> Option<Settled> {
         let (done, stored) = oneshot::channel();
         self.0.send(Request { settlement, done }).await.ok()?;
-        stored.await.ok()?
+        stored.await.ok()
     }
 }
 
@@ -61,10 +63,10 @@ async fn commit(store: &Store, group: Vec<Request>) {
         group.into_iter().map(|request| (request.settlement, request.done)).unzip();
     loop {
         match store.settle(&settlements, Millis::now()).await {
-            Ok(failing) => {
-                for (done, since) in waiting.into_iter().zip(failing) {
+            Ok(settled) => {
+                for (done, settled) in waiting.into_iter().zip(settled) {
                     // Whoever is gone has been told to stop.
-                    let _ = done.send(since);
+                    let _ = done.send(settled);
                 }
                 return;
             }
