@@ -331,6 +331,45 @@ async fn a_receiver_gets_two_at_once_at_most_and_one_until_it_took_something(
 
 #[rstest]
 #[tokio::test]
+async fn an_endpoint_that_moves_gets_nothing_more_at_its_old_address(
+    #[values(Database::Sqlite, Database::Postgres)] database: Database,
+) {
+    let (stack, sink) = (stack(Stack::on(database)).await, Sink::start().await);
+    let caller = Caller::of(&stack);
+    let (id, _) = endpoint(&caller, &sink.url("/warm"), json!([])).await;
+    caller.chat(&stack.agent, &nonce()).await.ok();
+    until_settled(&caller, &id, "delivered", 1).await;
+
+    // One visit with several deliveries: they wait for the end of a pause together.
+    let pause = "UPDATE webhook_targets SET held_until = 4102444800000";
+    database::query(&stack.database_url, pause).expect("a pause");
+    for _ in 0..6 {
+        caller.chat(&stack.agent, &nonce()).await.ok();
+    }
+    until("all ends are stored", async || (deliveries(&caller, &id).await.len() == 7).then_some(())).await;
+    let gate = Gate::closed();
+    let path = format!("/api/v1/webhook-endpoints/{id}");
+    let change = async |url: &str| {
+        let request = caller.request(reqwest::Method::PATCH, &path).header("content-type", "application/json");
+        Answer::to(request.body(json!({ "url": url }).to_string())).await.ok();
+    };
+    sink.always("/old", Reply::Held(gate.clone()));
+    change(&sink.url("/old")).await;
+    let over = "UPDATE webhook_targets SET held_until = 0, ready_at = 0";
+    database::query(&stack.database_url, over).expect("the end of the pause");
+    sink.until_received("/old", 1).await;
+    change(&sink.url("/new")).await;
+    gate.open();
+    sink.until_received("/new", 5).await;
+    until("all are taken", async || {
+        deliveries(&caller, &id).await.iter().all(|delivery| delivery["status"] == "delivered").then_some(())
+    })
+    .await;
+    assert_eq!(sink.received("/old").len(), 1, "only what was on its way went to the old address");
+}
+
+#[rstest]
+#[tokio::test]
 async fn a_delivery_outlives_its_worker(#[values(Database::Sqlite, Database::Postgres)] database: Database) {
     let (mut stack, sink) = (stack(Stack::on(database)).await, Sink::start().await);
     let caller = Caller::of(&stack);

@@ -138,6 +138,9 @@ impl Store {
                     None if change.url.is_some() => targets::forgive(&write, id).await?,
                     None => {}
                 }
+                if change.url.is_some() {
+                    targets::take_back(&write, id, Millis::now()).await?;
+                }
             }
             let found = Entity::find_by_id(id.0).filter(Column::AccountId.eq(account.0)).one(&*write).await?;
             write.commit().await?;
@@ -180,6 +183,7 @@ impl Store {
             if write.execute_raw(rotate).await?.rows_affected() == 0 {
                 return Ok(None);
             }
+            targets::take_back(&write, id, Millis::now()).await?;
             let row = Entity::find_by_id(id.0).one(&*write).await?.ok_or(StoreError::Missing("endpoint"))?;
             write.commit().await?;
             from_row(row).map(|endpoint| Some(endpoint.secrets))

@@ -215,6 +215,7 @@ pub(super) async fn drop_pending(write: &Write, id: EndpointId) -> Result<(), St
     use webhook_delivery::{Column as Of, Entity as Deliveries};
     let target = TargetId::of_endpoint(id);
     // The receiver before its deliveries, as everywhere.
+    take_back(write, id, Millis(0)).await?;
     Entity::update_many()
         .col_expr(Column::ReadyAt, Expr::value(Option::<i64>::None))
         .filter(Column::Id.eq(target.0))
@@ -226,6 +227,22 @@ pub(super) async fn drop_pending(write: &Write, id: EndpointId) -> Result<(), St
         .filter(Expr::cust("status = 'pending'"))
         .exec(&**write)
         .await?;
+    Ok(())
+}
+
+/// Takes an endpoint from whoever has it, since what they hold in memory is not how it is any more: they stop at the
+/// next settlement, and others may come at once.
+pub(super) async fn take_back(write: &Write, id: EndpointId, now: Millis) -> Result<(), StoreError> {
+    let taken_back = Entity::update_many()
+        .col_expr(Column::Claim, Expr::value(Option::<Uuid>::None))
+        .col_expr(Column::HeldUntil, Expr::value(now.0))
+        .filter(Column::Id.eq(id.0))
+        .filter(Column::Claim.is_not_null())
+        .exec(&**write)
+        .await?;
+    if taken_back.rows_affected > 0 {
+        look_again(write, TargetId::of_endpoint(id), now).await?;
+    }
     Ok(())
 }
 
