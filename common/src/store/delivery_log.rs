@@ -280,6 +280,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_replay_counts_that_was_asked_for_while_a_try_was_on_its_way() {
+        on_each_database(async |store| {
+            let owner = account(&store).await.id;
+            endpoint(&store, owner, &[]).await;
+            store.finish(&[completed(&notifying(owner), "done")]).await.expect("to finish");
+            let now = Millis::now();
+            let later = now.plus(Duration::from_secs(1));
+            let claim = claims(&store, Class::Fresh, now).await.remove(0);
+            let id = claim.deliveries[0].delivery.id;
+            assert_eq!(store.replay_delivery(owner, id, later).await.expect("an answer"), Replayed::Again);
+            let lost = tried(&claim, &claim.deliveries[0], Verdict::Failed, Then::Release(Duration::ZERO), later);
+            store.settle(&[lost], later).await.expect("to settle");
+            let claim = claims(&store, Class::Retry, later).await.remove(0);
+            let again = &claim.deliveries[0].delivery;
+            assert_eq!((again.id, again.tries, again.step, again.next_at), (id, 1, 0, later));
+
+            assert_eq!(store.replay_delivery(owner, id, now).await.expect("an answer"), Replayed::Again);
+            let taken = tried(&claim, &claim.deliveries[0], Verdict::Delivered, PAUSE, later);
+            store.settle(&[taken], later).await.expect("to settle");
+            let (delivery, tries) = store.delivery(owner, id).await.expect("an answer").expect("the delivery");
+            assert_eq!((delivery.status, tries.len()), (DeliveryStatus::Delivered, 2), "it has been sent again");
+        })
+        .await;
+    }
+
+    #[tokio::test]
     async fn an_endpoint_can_be_tried_out_in_a_pause_and_while_it_is_off() {
         on_each_database(async |store| {
             let (owner, other) = (account(&store).await.id, account(&store).await.id);

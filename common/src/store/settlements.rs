@@ -25,9 +25,12 @@ const FAILURE: &str = "UPDATE webhook_targets SET held_until = $1, ready_at = $1
      failures = failures + 1, failing_since = CASE WHEN failing_since IS NULL THEN $4 ELSE failing_since END \
      WHERE id = $2 AND claim = $3 RETURNING failing_since";
 
-// One that was given up meanwhile stays so, unless the receiver has taken it.
-const TRIED: &str = "UPDATE webhook_deliveries SET tries = tries + 1, step = step + $1, next_at = $2, \
-     status = CASE WHEN status = 'pending' OR $3 = 'delivered' THEN $3 ELSE status END \
+// One that was given up meanwhile stays so, unless the receiver has taken it; and so does one that is due at another
+// moment by now: somebody asked for it to be sent again while it was on its way.
+const TRIED: &str = "UPDATE webhook_deliveries SET tries = tries + 1, \
+     step = CASE WHEN next_at = $6 THEN step + $1 ELSE step END, \
+     next_at = CASE WHEN next_at = $6 OR $3 = 'delivered' THEN $2 ELSE next_at END, \
+     status = CASE WHEN status = 'pending' AND next_at = $6 OR $3 = 'delivered' THEN $3 ELSE status END \
      WHERE id = $4 AND tries = $5";
 
 /// What is to become of a delivery after a try.
@@ -59,6 +62,8 @@ pub struct Settlement {
     pub token: Token,
     /// The delivery.
     pub delivery: DeliveryId,
+    /// When it was due as it was claimed.
+    pub due_at: Millis,
     /// The try.
     pub tried: Try,
     /// What is to become of the delivery.
@@ -110,14 +115,15 @@ impl Store {
 async fn settle(write: &Write, settlement: &Settlement, now: Millis) -> Result<Settled, StoreError> {
     // The receiver before its deliveries, as everywhere.
     let settled = note_health(write, settlement, now).await?;
-    let Settlement { delivery, tried, verdict, .. } = settlement;
+    let Settlement { delivery, due_at, tried, verdict, .. } = settlement;
     let (status, failed, next_at) = match verdict {
         Verdict::Delivered => (DeliveryStatus::Delivered, 0, tried.at),
         Verdict::Again(at) => (DeliveryStatus::Pending, 1, *at),
         Verdict::Failed => (DeliveryStatus::Failed, 1, tried.at),
     };
     let n = i32::try_from(tried.n).unwrap_or(i32::MAX);
-    let values: [Value; 5] = [failed.into(), next_at.0.into(), status.name().into(), delivery.0.into(), (n - 1).into()];
+    let values: [Value; 6] =
+        [failed.into(), next_at.0.into(), status.name().into(), delivery.0.into(), (n - 1).into(), due_at.0.into()];
     let statement = Statement::from_sql_and_values(write.get_database_backend(), TRIED, values);
     if write.execute_raw(statement).await?.rows_affected() > 0 {
         let row = webhook_try::ActiveModel {

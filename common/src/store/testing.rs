@@ -15,7 +15,7 @@ use crate::{
     domain::{
         account::Account,
         channel::Channel,
-        delivery::Try,
+        delivery::{Delivery, Try},
         endpoint::Endpoint,
         event::{Callback, EventKind},
         failure::{Failure, FailureCode},
@@ -164,5 +164,6 @@ pub(super) const ROOMY: ClaimLimits = ClaimLimits { targets: 100, each: 100, lea
 pub(super) fn tried(claim: &Claim, due: &Due, verdict: Verdict, then: Then, now: Millis) -> Settlement {
     let status = if verdict == Verdict::Delivered { 204 } else { 500 };
     let tried = Try { n: due.delivery.tries + 1, at: now, status: Some(status), error: None, duration_ms: 12 };
-    Settlement { target: claim.target, token: claim.token, delivery: due.delivery.id, tried, verdict, then }
+    let Delivery { id, next_at, .. } = due.delivery;
+    Settlement { target: claim.target, token: claim.token, delivery: id, due_at: next_at, tried, verdict, then }
 }

@@ -108,6 +108,7 @@ impl Courier {
             target,
             token,
             delivery: delivery.id,
+            due_at: delivery.next_at,
             verdict: verdict(&delivery, &tried),
             tried: as_try(&delivery, &tried),
             then,
