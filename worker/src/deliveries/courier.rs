@@ -65,6 +65,10 @@ impl Tried {
         self.result.as_ref().is_ok_and(|receipt| receipt.is_taken())
     }
 
+    fn retry_after(&self) -> Option<Duration> {
+        self.result.as_ref().ok().and_then(|receipt| receipt.retry_after)
+    }
+
     fn is_gone(&self) -> bool {
         self.result.as_ref().is_ok_and(|receipt| receipt.is_gone())
     }
@@ -103,7 +107,7 @@ impl Courier {
         };
         let delivery = due.delivery;
         self.count(&delivery, &tried);
-        let (then, closed) = (round.close(tried.is_delivered(), tried.took), Instant::now());
+        let (then, closed) = (round.close(tried.is_delivered(), tried.took, tried.retry_after()), Instant::now());
         let settlement = Settlement {
             target,
             token,
@@ -188,8 +192,7 @@ fn verdict(delivery: &Delivery, tried: &Tried) -> Verdict {
     if tried.is_final || tried.is_gone() || delivery.event == EventKind::WebhookTest {
         return Verdict::Failed;
     }
-    let retry_after = tried.result.as_ref().ok().and_then(|receipt| receipt.retry_after);
-    schedule::next_try(delivery.step + 1, retry_after, Millis::now()).map_or(Verdict::Failed, Verdict::Again)
+    schedule::next_try(delivery.step + 1, tried.retry_after(), Millis::now()).map_or(Verdict::Failed, Verdict::Again)
 }
 
 fn as_try(delivery: &Delivery, tried: &Tried) -> Try {

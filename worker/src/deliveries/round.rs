@@ -11,7 +11,7 @@ use common::{
     store::{claims::Due, settlements::Then},
 };
 
-use super::post::TRY_LIMIT;
+use super::{post::TRY_LIMIT, schedule::LONGEST_RETRY_AFTER};
 
 /// How long a receiver stays ours while nothing is settled: a try and the commit after it take less.
 pub const LEASE: Duration = Duration::from_secs(45);
@@ -36,6 +36,8 @@ struct State {
     leased: Instant,
     /// Since the last success.
     failures: u32,
+    /// How long the receiver is left alone after the visit.
+    hold: Duration,
     is_over: bool,
     is_given_back: bool,
 }
@@ -44,7 +46,15 @@ impl Round {
     /// A visit with `due` to a receiver that has failed `failures` times since its last success, and is ours since
     /// `leased`.
     pub fn new(due: Vec<Due>, failures: u32, leased: Instant, lifecycle: Lifecycle) -> Self {
-        let state = State { left: due.into(), open: 0, leased, failures, is_over: false, is_given_back: false };
+        let state = State {
+            left: due.into(),
+            open: 0,
+            leased,
+            failures,
+            hold: Duration::ZERO,
+            is_over: false,
+            is_given_back: false,
+        };
         Self { state: Mutex::new(state), lifecycle }
     }
 
@@ -61,21 +71,21 @@ impl Round {
     }
 
     /// Notes that a try is over, and says what is to become of the receiver. The first failure ends the visit: what
-    /// is left is for the next one.
-    pub fn close(&self, is_delivered: bool, took: Duration) -> Then {
+    /// is left is for the next one. `retry_after`: the pause that the receiver has asked for, for whatever it is sent.
+    pub fn close(&self, is_delivered: bool, took: Duration, retry_after: Option<Duration>) -> Then {
         let mut state = self.state();
         state.open -= 1;
-        let mut hold = Duration::ZERO;
         if is_delivered {
             state.failures = 0;
         } else {
             state.is_over = true;
-            hold = hold_after(state.failures, took);
+            let asked = retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
+            state.hold = hold_after(state.failures, took).max(asked);
             state.failures += 1;
         }
         let goes_on = state.open > 0 || !(state.left.is_empty() || state.is_over || self.lifecycle.is_stopping());
         state.is_given_back = !goes_on;
-        if goes_on { Then::Keep(LEASE) } else { Then::Release(hold) }
+        if goes_on { Then::Keep(LEASE) } else { Then::Release(state.hold) }
     }
 
     /// Notes that a settlement began the lease anew, at `at` or later.
@@ -152,17 +162,17 @@ mod tests {
     fn the_last_try_gives_the_receiver_back() {
         let round = round(2, 0);
         assert!(round.open().is_some() && round.open().is_some() && round.open().is_none());
-        assert_eq!(round.close(true, Duration::ZERO), Then::Keep(LEASE));
-        assert_eq!(round.close(true, Duration::ZERO), Then::Release(Duration::ZERO));
+        assert_eq!(round.close(true, Duration::ZERO, None), Then::Keep(LEASE));
+        assert_eq!(round.close(true, Duration::ZERO, None), Then::Release(Duration::ZERO));
     }
 
     #[test]
     fn a_failure_ends_the_visit() {
         let round = round(3, 0);
         assert!(round.open().is_some() && round.open().is_some());
-        assert_eq!(round.close(false, Duration::from_secs(1)), Then::Keep(LEASE));
+        assert_eq!(round.close(false, Duration::from_secs(1), None), Then::Keep(LEASE));
         assert!(round.open().is_none());
-        assert_eq!(round.close(true, Duration::ZERO), Then::Release(Duration::ZERO));
+        assert_eq!(round.close(true, Duration::ZERO, None), Then::Release(Duration::ZERO));
     }
 
     #[test]
@@ -171,7 +181,20 @@ mod tests {
         assert!(round.open().is_some());
         round.lifecycle.stop();
         assert!(round.open().is_none());
-        assert_eq!(round.close(true, Duration::ZERO), Then::Release(Duration::ZERO));
+        assert_eq!(round.close(true, Duration::ZERO, None), Then::Release(Duration::ZERO));
+    }
+
+    #[test]
+    fn who_asks_for_a_pause_gets_it_for_everything() {
+        let minute = Duration::from_mins(1);
+        let round = round(3, 0);
+        assert!(round.open().is_some() && round.open().is_some());
+        assert_eq!(round.close(false, Duration::ZERO, Some(minute)), Then::Keep(LEASE));
+        assert_eq!(round.close(true, Duration::ZERO, None), Then::Release(minute), "also after the other try");
+        let long = Round::new(vec![due()], 0, Instant::now(), Lifecycle::new());
+        assert!(long.open().is_some());
+        let asked = long.close(false, Duration::ZERO, Some(LONGEST_RETRY_AFTER * 9));
+        assert_eq!(asked, Then::Release(LONGEST_RETRY_AFTER));
     }
 
     #[test]
@@ -194,7 +217,7 @@ mod tests {
         let held = |failures, took| {
             let round = round(1, failures);
             round.open();
-            round.close(false, Duration::from_millis(took))
+            round.close(false, Duration::from_millis(took), None)
         };
         assert_eq!(held(0, 20_000), Then::Release(Duration::ZERO), "the schedule alone counts at first");
         assert_eq!(held(1, 20_000), Then::Release(Duration::from_secs(40)));
