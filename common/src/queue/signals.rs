@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use async_nats::Subscriber;
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -173,6 +173,11 @@ impl DeliveryWakes {
     /// Waits until some have; `None` when the connection was closed.
     pub async fn next(&mut self) -> Option<()> {
         self.0.next().await.map(|_| ())
+    }
+
+    /// Forgets the wake-ups that are here already.
+    pub fn drain(&mut self) {
+        while let Some(Some(_)) = self.0.next().now_or_never() {}
     }
 }
 

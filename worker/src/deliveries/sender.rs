@@ -86,7 +86,7 @@ impl Sender {
     async fn send_out(&self, class: Class, room: &Arc<Semaphore>, each: u64) -> Result<(), StoreError> {
         loop {
             let most = room.available_permits().min(GROUP);
-            if most == 0 {
+            if most == 0 || self.courier.lifecycle.is_stopping() {
                 return Ok(());
             }
             let limits = ClaimLimits { targets: most as u64, each, lease: LEASE };
@@ -124,7 +124,9 @@ async fn woken(wakes: &mut Option<DeliveryWakes>) {
         Some(wakes) => wakes.next().await,
         None => std::future::pending().await,
     };
-    if heard.is_none() {
-        *wakes = None;
+    match wakes {
+        // One look is enough for all that have come meanwhile.
+        Some(wakes) if heard.is_some() => wakes.drain(),
+        _ => *wakes = None,
     }
 }
