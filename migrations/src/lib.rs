@@ -13,4 +13,5 @@ mod m20261122_000003_webhook_endpoints;
 mod m20261122_000004_webhook_deliveries;
 mod m20261122_000005_lists;
 mod m20261122_000006_older_secrets;
+mod m20261122_000007_webhook_classes;
 pub mod migrator;

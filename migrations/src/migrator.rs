@@ -8,7 +8,7 @@ use crate::{
     m20261121_000001_accounts, m20261121_000002_api_keys, m20261121_000003_agents, m20261121_000004_messages,
     m20261121_000005_ledger, m20261121_000006_gateways, m20261122_000001_callbacks, m20261122_000002_idempotency,
     m20261122_000003_webhook_endpoints, m20261122_000004_webhook_deliveries, m20261122_000005_lists,
-    m20261122_000006_older_secrets,
+    m20261122_000006_older_secrets, m20261122_000007_webhook_classes,
 };
 
 struct Migrator;
@@ -28,6 +28,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261122_000004_webhook_deliveries::Migration),
             Box::new(m20261122_000005_lists::Migration),
             Box::new(m20261122_000006_older_secrets::Migration),
+            Box::new(m20261122_000007_webhook_classes::Migration),
         ]
     }
 }

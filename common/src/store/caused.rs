@@ -117,7 +117,7 @@ mod tests {
     async fn due(store: &Store) -> Vec<Due> {
         // What was cancelled is told a little later.
         let soon = Millis::now().plus(Duration::from_secs(3));
-        let claims = store.claim_targets(Class::Fresh, &ROOMY, soon).await.expect("claims");
+        let claims = store.claim_targets(Class::Untried, &ROOMY, soon).await.expect("claims");
         claims.into_iter().flat_map(|claim| claim.deliveries).collect()
     }
 

@@ -113,7 +113,7 @@ mod tests {
             let queued = calling_back(owner, "https://two.example.com");
             store.finish(&[cancelled(&ran), cancelled(&queued)]).await.expect("to cancel");
             let told = async |now| {
-                let claims = store.claim_targets(Class::Fresh, &ROOMY, now).await.expect("claims");
+                let claims = store.claim_targets(Class::Untried, &ROOMY, now).await.expect("claims");
                 let due = claims.into_iter().flat_map(|claim| claim.deliveries);
                 due.filter_map(|due| due.delivery.message).collect::<Vec<_>>()
             };

@@ -29,10 +29,26 @@ use crate::domain::{
 /// Which receivers are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// Those that took what they got last, and those that were never tried.
-    Fresh,
-    /// Those whose last try failed.
-    Retry,
+    /// Those that took what they got last.
+    Healthy,
+    /// Those that were never tried.
+    Untried,
+    /// Those that have taken something, but not what they got last.
+    Shaken,
+    /// Those that were tried, and have never taken anything.
+    Failing,
+}
+
+impl Class {
+    /// Whether they have ever taken anything, and whether their last try failed.
+    fn proven_and_failing(self) -> (bool, bool) {
+        match self {
+            Self::Healthy => (true, false),
+            Self::Untried => (false, false),
+            Self::Shaken => (true, true),
+            Self::Failing => (false, true),
+        }
+    }
 }
 
 /// How much one claim takes.
@@ -94,7 +110,8 @@ impl Store {
             let token = DeliveryId::new().0;
             let write = self.write().await?;
             let until = now.plus(limits.lease);
-            let taken = targets::take_due(&write, class == Class::Retry, limits.targets, token, now, until).await?;
+            let taken =
+                targets::take_due(&write, class.proven_and_failing(), limits.targets, token, now, until).await?;
             let claims = claims(&write, taken, token, limits.each, now).await?;
             write.commit().await?;
             Ok(claims)
@@ -104,10 +121,12 @@ impl Store {
 
     async fn is_anything_due(&self, class: Class, now: Millis) -> Result<bool, StoreError> {
         use webhook_target::{Column, Entity};
+        let (proven, failing) = class.proven_and_failing();
         let due = Entity::find()
             .select_only()
             .column(Column::Id)
-            .filter(Column::Failing.eq(class == Class::Retry))
+            .filter(Column::Failing.eq(failing))
+            .filter(Column::Proven.eq(proven))
             .filter(Column::ReadyAt.lte(now.0))
             .limit(1);
         Ok(due.into_tuple::<Uuid>().one(&self.db).await?.is_some())
@@ -219,7 +238,7 @@ mod tests {
     };
 
     async fn fresh(store: &Store, limits: &ClaimLimits, now: Millis) -> Vec<Claim> {
-        store.claim_targets(Class::Fresh, limits, now).await.expect("claims")
+        store.claim_targets(Class::Untried, limits, now).await.expect("claims")
     }
 
     #[tokio::test]

@@ -252,16 +252,16 @@ mod tests {
             let endpoint = endpoint(&store, owner, &[]).await.id;
             store.finish(&[completed(&notifying(owner), "done")]).await.expect("to finish");
             let now = Millis::now();
-            let claim = claims(&store, Class::Fresh, now).await.remove(0);
+            let claim = claims(&store, Class::Untried, now).await.remove(0);
             let id = claim.deliveries[0].delivery.id;
             store.settle(&[tried(&claim, &claim.deliveries[0], Verdict::Failed, PAUSE, now)], now).await.expect("lost");
-            assert!(claims(&store, Class::Retry, now).await.is_empty());
+            assert!(claims(&store, Class::Failing, now).await.is_empty());
 
             let replay = async |account, id| store.replay_delivery(account, id, now).await.expect("an answer");
             assert_eq!(replay(other, id).await, Replayed::Missing);
             assert_eq!(replay(owner, DeliveryId::new()).await, Replayed::Missing);
             assert_eq!(replay(owner, id).await, Replayed::Again);
-            let claim = claims(&store, Class::Retry, now).await.remove(0);
+            let claim = claims(&store, Class::Failing, now).await.remove(0);
             let again = &claim.deliveries[0].delivery;
             assert_eq!((again.id, again.tries, again.step), (id, 1, 0));
             store
@@ -287,12 +287,12 @@ mod tests {
             store.finish(&[completed(&notifying(owner), "done")]).await.expect("to finish");
             let now = Millis::now();
             let later = now.plus(Duration::from_secs(1));
-            let claim = claims(&store, Class::Fresh, now).await.remove(0);
+            let claim = claims(&store, Class::Untried, now).await.remove(0);
             let id = claim.deliveries[0].delivery.id;
             assert_eq!(store.replay_delivery(owner, id, later).await.expect("an answer"), Replayed::Again);
             let lost = tried(&claim, &claim.deliveries[0], Verdict::Failed, Then::Release(Duration::ZERO), later);
             store.settle(&[lost], later).await.expect("to settle");
-            let claim = claims(&store, Class::Retry, later).await.remove(0);
+            let claim = claims(&store, Class::Failing, later).await.remove(0);
             let again = &claim.deliveries[0].delivery;
             assert_eq!((again.id, again.tries, again.step, again.next_at), (id, 1, 0, later));
 
@@ -314,13 +314,13 @@ mod tests {
             let test = async |account| store.test_endpoint(account, endpoint, now).await.expect("an answer");
             assert_eq!(test(other).await, None);
             let id = test(owner).await.expect("a delivery");
-            let claim = claims(&store, Class::Fresh, now).await.remove(0);
+            let claim = claims(&store, Class::Untried, now).await.remove(0);
             let delivery = &claim.deliveries[0].delivery;
             assert_eq!((delivery.id, delivery.event, delivery.message), (id, EventKind::WebhookTest, None));
             store.settle(&[tried(&claim, &claim.deliveries[0], Verdict::Failed, PAUSE, now)], now).await.expect("lost");
             store.disable_endpoint(owner, endpoint, DisabledReason::Gone).await.expect("to switch it off");
             let again = test(owner).await.expect("a delivery");
-            let claim = claims(&store, Class::Retry, now).await.remove(0);
+            let claim = claims(&store, Class::Failing, now).await.remove(0);
             assert_eq!(claim.deliveries[0].delivery.id, again);
         })
         .await;
@@ -333,7 +333,7 @@ mod tests {
             let id = endpoint(&store, owner, &[]).await.id;
             store.finish(&[completed(&notifying(owner), "a"), completed(&notifying(owner), "b")]).await.expect("ends");
             let now = Millis::now();
-            let claim = claims(&store, Class::Fresh, now).await.remove(0);
+            let claim = claims(&store, Class::Untried, now).await.remove(0);
             let done = tried(&claim, &claim.deliveries[0], Verdict::Delivered, Then::Release(Duration::ZERO), now);
             store.settle(&[done], now).await.expect("to settle");
             let hour = Duration::from_hours(1);
@@ -341,7 +341,7 @@ mod tests {
             assert_eq!(store.forget_old_deliveries(now.plus(hour)).await.expect("housekeeping"), 1);
             let left = store.deliveries(owner, id, None, 9).await.expect("the log");
             assert_eq!((left.len(), left[0].0.status), (1, DeliveryStatus::Pending));
-            assert_eq!(claims(&store, Class::Fresh, now).await.len(), 1, "its receiver is still there");
+            assert_eq!(claims(&store, Class::Healthy, now).await.len(), 1, "its receiver is still there");
             assert_eq!(webhook_try::Entity::find().all(&store.db).await.expect("tries"), []);
         })
         .await;

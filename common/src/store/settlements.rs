@@ -173,6 +173,7 @@ mod tests {
         testing::{ROOMY, account, calling_back, completed, endpoint, notifying, on_each_database, tried},
     };
 
+    const PAUSELESS: Then = Then::Release(Duration::ZERO);
     const MINUTE: Duration = Duration::from_mins(1);
 
     async fn claim(store: &Store, class: Class, now: Millis) -> Option<Claim> {
@@ -186,7 +187,7 @@ mod tests {
             let id = endpoint(&store, owner, &[]).await.id;
             store.finish(&[completed(&notifying(owner), "done")]).await.expect("to finish");
             let first = Millis::now();
-            let taken = claim(&store, Class::Fresh, first).await.expect("a claim");
+            let taken = claim(&store, Class::Untried, first).await.expect("a claim");
             let again = Verdict::Again(first.plus(MINUTE));
             let lost = tried(&taken, &taken.deliveries[0], again, Then::Release(Duration::ZERO), first);
             let settled = store.settle(std::slice::from_ref(&lost), first).await.expect("to settle");
@@ -195,9 +196,9 @@ mod tests {
             assert_eq!(settled, [Settled { is_ours: false, failing_since: None }], "it is not claimed");
 
             let second = first.plus(MINUTE);
-            assert!(claim(&store, Class::Fresh, second).await.is_none());
-            assert!(claim(&store, Class::Retry, first).await.is_none(), "not yet");
-            let taken = claim(&store, Class::Retry, second).await.expect("a claim");
+            assert!(claim(&store, Class::Untried, second).await.is_none());
+            assert!(claim(&store, Class::Failing, first).await.is_none(), "not yet");
+            let taken = claim(&store, Class::Failing, second).await.expect("a claim");
             assert_eq!((taken.failures, taken.failing_since, taken.proven), (1, Some(first), false));
             let delivery = &taken.deliveries[0].delivery;
             assert_eq!((delivery.tries, delivery.step), (1, 1), "the second settlement was left out");
@@ -206,8 +207,14 @@ mod tests {
             assert_eq!(settled, [Settled { is_ours: true, failing_since: None }]);
 
             store.finish(&[completed(&notifying(owner), "done")]).await.expect("to finish");
-            let taken = claim(&store, Class::Fresh, second).await.expect("a claim");
+            assert!(claim(&store, Class::Untried, second).await.is_none());
+            let taken = claim(&store, Class::Healthy, second).await.expect("a claim");
             assert_eq!((taken.failures, taken.failing_since, taken.proven), (0, None, true));
+            let lost = tried(&taken, &taken.deliveries[0], Verdict::Again(second), PAUSELESS, second);
+            store.settle(&[lost], second).await.expect("to settle");
+            assert!(claim(&store, Class::Failing, second).await.is_none());
+            let taken = claim(&store, Class::Shaken, second).await.expect("a claim");
+            assert_eq!((taken.failures, taken.failing_since, taken.proven), (1, Some(second), true));
             let log = store.deliveries(owner, id, None, 9).await.expect("the log");
             let (delivery, tries) = &log[1];
             assert_eq!((delivery.status, delivery.tries), (DeliveryStatus::Delivered, 2));
@@ -227,12 +234,12 @@ mod tests {
             };
             end().await;
             let now = Millis::now();
-            let taken = claim(&store, Class::Fresh, now).await.expect("a claim");
+            let taken = claim(&store, Class::Untried, now).await.expect("a claim");
             let lost = tried(&taken, &taken.deliveries[0], Verdict::Failed, Then::Release(MINUTE), now);
             store.settle(&[lost], now).await.expect("to settle");
             end().await;
-            assert!(claim(&store, Class::Retry, now.plus(MINUTE / 2)).await.is_none());
-            let taken = claim(&store, Class::Retry, now.plus(MINUTE)).await.expect("a claim");
+            assert!(claim(&store, Class::Failing, now.plus(MINUTE / 2)).await.is_none());
+            let taken = claim(&store, Class::Failing, now.plus(MINUTE)).await.expect("a claim");
             assert_eq!(taken.deliveries.len(), 1, "the first was given up");
         })
         .await;
@@ -247,13 +254,13 @@ mod tests {
                 store.finish(&[completed(&job, "done")]).await.expect("to finish");
             }
             let now = Millis::now();
-            let taken = claim(&store, Class::Fresh, now).await.expect("a claim");
+            let taken = claim(&store, Class::Untried, now).await.expect("a claim");
             let later = now.plus(ROOMY.lease / 2);
             let kept = tried(&taken, &taken.deliveries[0], Verdict::Delivered, Then::Keep(ROOMY.lease), later);
             store.settle(&[kept], later).await.expect("to settle");
-            assert!(claim(&store, Class::Fresh, now.plus(ROOMY.lease)).await.is_none());
+            assert!(claim(&store, Class::Healthy, now.plus(ROOMY.lease)).await.is_none());
             let over = later.plus(ROOMY.lease);
-            assert_eq!(claim(&store, Class::Fresh, over).await.expect("a claim").deliveries.len(), 1);
+            assert_eq!(claim(&store, Class::Healthy, over).await.expect("a claim").deliveries.len(), 1);
         })
         .await;
     }
@@ -274,7 +281,8 @@ mod tests {
                 let (mut sent, mut idle) = (0, 0);
                 while idle < 50 {
                     let now = Millis::now();
-                    let claims = store.claim_targets(Class::Fresh, &limits, now).await.expect("claims");
+                    let mut claims = store.claim_targets(Class::Untried, &limits, now).await.expect("claims");
+                    claims.extend(store.claim_targets(Class::Healthy, &limits, now).await.expect("claims"));
                     idle = if claims.is_empty() { idle + 1 } else { 0 };
                     for claim in claims {
                         let then = |place| match place + 1 == claim.deliveries.len() {

@@ -108,16 +108,16 @@ pub(super) struct Taken {
     pub(super) failing_since: Option<i64>,
 }
 
-/// Takes up to `most` receivers for which something is due, those first that have waited for longest.
+/// Takes up to `most` receivers, such as have taken something or have not and such as failed last or did not, for which something is due, those first that have waited for longest.
 pub(super) async fn take_due(
     write: &Write,
-    failing: bool,
+    (proven, failing): (bool, bool),
     most: u64,
     claim: Uuid,
     now: Millis,
     until: Millis,
 ) -> Result<Vec<Taken>, StoreError> {
-    let statement = take(write.get_database_backend(), failing, most, claim, now, until);
+    let statement = take(write.get_database_backend(), (proven, failing), most, claim, (now, until));
     let rows = write.query_all_raw(statement).await?;
     let taken = rows.iter().map(|row| {
         Ok(Taken {
@@ -130,16 +130,22 @@ pub(super) async fn take_due(
     taken.collect()
 }
 
-fn take(backend: DbBackend, failing: bool, most: u64, claim: Uuid, now: Millis, until: Millis) -> Statement {
+fn take(
+    backend: DbBackend,
+    (proven, failing): (bool, bool),
+    most: u64,
+    claim: Uuid,
+    (now, until): (Millis, Millis),
+) -> Statement {
     let skip = if backend == DbBackend::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
     let take = format!(
-        "WITH due AS MATERIALIZED (SELECT id FROM webhook_targets WHERE failing = $1 AND ready_at <= $2 \
+        "WITH due AS MATERIALIZED (SELECT id FROM webhook_targets WHERE failing = $1 AND proven = $6 AND ready_at <= $2 \
          ORDER BY ready_at LIMIT $3 {skip}) \
          UPDATE webhook_targets SET claim = $4, held_until = $5, ready_at = $5 \
          WHERE id IN (SELECT id FROM due) RETURNING id, proven, failures, failing_since"
     );
     let most = i64::try_from(most).unwrap_or(i64::MAX);
-    let values: [Value; 5] = [failing.into(), now.0.into(), most.into(), claim.into(), until.0.into()];
+    let values: [Value; 6] = [failing.into(), now.0.into(), most.into(), claim.into(), until.0.into(), proven.into()];
     Statement::from_sql_and_values(backend, take, values)
 }
 
@@ -284,10 +290,10 @@ mod tests {
                 return;
             }
             let id = TargetId(EndpointId::new().0);
-            let take = take(DbBackend::Sqlite, false, 9, id.0, Millis(0), Millis(0));
+            let take = take(DbBackend::Sqlite, (false, false), 9, id.0, (Millis(0), Millis(0)));
             let select = select_due(DbBackend::Sqlite, &[id], 9, Millis(0));
             for (mut statement, index) in [
-                (take, "webhook_targets_failing_ready_at (failing=? AND ready_at<?)"),
+                (take, "webhook_targets_failing_proven_ready_at (failing=? AND proven=? AND ready_at<?)"),
                 (select, "webhook_deliveries_target_id_next_at_id (target_id=? AND next_at<?)"),
             ] {
                 statement.sql = format!("EXPLAIN QUERY PLAN {}", statement.sql);

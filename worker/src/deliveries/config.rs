@@ -10,7 +10,8 @@ use common::{
 pub struct DeliveriesConfig {
     /// Judges addresses.
     pub guard: Guard,
-    /// Receivers that this worker serves at a time; a quarter as many more whose last try failed.
+    /// Receivers that this worker serves at a time, half of them never tried before; a quarter as many more whose last
+    /// try failed.
     pub receivers: usize,
 }
 

@@ -1,7 +1,7 @@
 //! Finds deliveries that are due, and sends couriers to their receivers.
 //!
-//! Receivers whose last try failed have couriers of their own, fewer, so that none of them is ever in the way of one
-//! that works.
+//! Each class of receivers has couriers of its own, so that those that never took anything are in nobody's way: not in
+//! that of one that works, nor in that of one that has just stumbled. Those whose last try failed have fewer.
 
 use std::{
     sync::Arc,
@@ -35,20 +35,38 @@ const VISIT: u64 = 32;
 pub struct Sender {
     courier: Arc<Courier>,
     connection: Connection,
-    fresh: Arc<Semaphore>,
-    retry: Arc<Semaphore>,
+    rooms: [Room; 4],
     /// Somebody is back: there may be more for the same receiver, and there is room for another.
     back: Arc<Notify>,
 }
 
+/// The couriers for one class of receivers.
+struct Room {
+    class: Class,
+    places: Arc<Semaphore>,
+    /// How many deliveries one visit has at most.
+    visit: u64,
+}
+
+impl Room {
+    fn new(class: Class, places: usize, visit: u64) -> Self {
+        Self { class, places: Arc::new(Semaphore::new(places.max(1))), visit }
+    }
+}
+
 impl Sender {
-    /// A sender for up to `receivers` receivers at a time, and a quarter as many that failed.
+    /// A sender for up to `receivers` receivers at a time, half of them never tried before, and a quarter as many that
+    /// failed, half of them such as never took anything.
     pub fn new(courier: Courier, connection: Connection, receivers: usize) -> Self {
         Self {
             courier: Arc::new(courier),
             connection,
-            fresh: Arc::new(Semaphore::new(receivers)),
-            retry: Arc::new(Semaphore::new((receivers / 4).max(1))),
+            rooms: [
+                Room::new(Class::Healthy, receivers.div_ceil(2), VISIT),
+                Room::new(Class::Untried, receivers / 2, VISIT),
+                Room::new(Class::Shaken, receivers / 8, 1),
+                Room::new(Class::Failing, receivers / 8, 1),
+            ],
             back: Arc::new(Notify::new()),
         }
     }
@@ -78,23 +96,25 @@ impl Sender {
     }
 
     async fn send_out_all(&self) -> Result<(), StoreError> {
-        self.send_out(Class::Fresh, &self.fresh, VISIT).await?;
-        self.send_out(Class::Retry, &self.retry, 1).await
+        for room in &self.rooms {
+            self.send_out(room).await?;
+        }
+        Ok(())
     }
 
-    /// Sends a courier to each receiver of `class` for which something is due, as far as there is room.
-    async fn send_out(&self, class: Class, room: &Arc<Semaphore>, each: u64) -> Result<(), StoreError> {
+    /// Sends a courier to each receiver of a class for which something is due, as far as there is room.
+    async fn send_out(&self, room: &Room) -> Result<(), StoreError> {
         loop {
-            let most = room.available_permits().min(GROUP);
+            let most = room.places.available_permits().min(GROUP);
             if most == 0 || self.courier.lifecycle.is_stopping() {
                 return Ok(());
             }
-            let limits = ClaimLimits { targets: most as u64, each, lease: LEASE };
+            let limits = ClaimLimits { targets: most as u64, each: room.visit, lease: LEASE };
             let before = Instant::now();
-            let claims = self.courier.store.claim_targets(class, &limits, Millis::now()).await?;
+            let claims = self.courier.store.claim_targets(room.class, &limits, Millis::now()).await?;
             let found = claims.len();
             for claim in claims {
-                self.send_to(claim, before, room);
+                self.send_to(claim, before, &room.places);
             }
             if found < most {
                 return Ok(());
@@ -102,9 +122,9 @@ impl Sender {
         }
     }
 
-    fn send_to(&self, claim: Claim, claimed: Instant, room: &Arc<Semaphore>) {
+    fn send_to(&self, claim: Claim, claimed: Instant, places: &Arc<Semaphore>) {
         // Only this task takes places, and it has counted them.
-        let Ok(place) = room.clone().try_acquire_owned() else { return };
+        let Ok(place) = places.clone().try_acquire_owned() else { return };
         let (courier, back) = (self.courier.clone(), self.back.clone());
         self.courier.lifecycle.spawn(async move {
             tokio::select! {
