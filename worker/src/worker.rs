@@ -97,7 +97,8 @@ impl Worker {
         };
         let courier = Courier {
             store: store.clone(),
-            post: Post::new(settings.deliveries.guard)?,
+            healthy: Post::new(settings.deliveries.guard.apart())?,
+            others: Post::new(settings.deliveries.guard)?,
             settler: Settler::start(store.clone(), &lifecycle),
             metrics: metrics.clone(),
             lifecycle: lifecycle.clone(),

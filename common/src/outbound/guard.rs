@@ -4,7 +4,7 @@
 //! called, since a name may lead elsewhere by then. [`Guard::addresses`] is what a connection has to be made with:
 //! exactly the addresses that were judged, without a second look-up.
 
-use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 use url::{Host, Url};
@@ -43,12 +43,21 @@ pub enum NoAddress {
     /// It has no address, or nobody could say.
     #[error("the host's name could not be resolved")]
     Unknown,
+    /// Nobody was asked: too many other names are being looked up.
+    #[error("the host's name was not looked up")]
+    Busy,
 }
 
 impl Guard {
     /// A guard with the machine's own resolver; `allow_loopback`: whether this machine may be called, for development.
     pub fn new(allow_loopback: bool) -> Self {
-        Self::with_lookup(allow_loopback, Arc::new(SystemLookup))
+        Self::with_lookup(allow_loopback, Arc::new(SystemLookup::new()))
+    }
+
+    /// A guard that judges as this one does, with the machine's own resolver and a room of its own for look-ups.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        Self::new(self.allow_loopback)
     }
 
     /// A guard with another resolver.
@@ -72,7 +81,7 @@ impl Guard {
         let judged = self.saved.get(host.to_owned(), || async {
             let refusal = match timeout(SAVE_LIMIT, self.addresses(host)).await {
                 Ok(Err(NoAddress::Refused(refusal))) => Some(refusal),
-                Ok(Ok(_) | Err(NoAddress::Unknown)) | Err(_) => None,
+                Ok(Ok(_) | Err(NoAddress::Unknown | NoAddress::Busy)) | Err(_) => None,
             };
             Ok::<_, Infallible>(refusal)
         });
@@ -110,7 +119,10 @@ impl Guard {
 
     /// The addresses to connect to for `host`, all of them judged: one that is refused refuses the name.
     pub async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, NoAddress> {
-        let found = self.lookup.addresses(host).await.map_err(|_| NoAddress::Unknown)?;
+        let found = self.lookup.addresses(host).await.map_err(|error| match error.kind() {
+            io::ErrorKind::ResourceBusy => NoAddress::Busy,
+            _ => NoAddress::Unknown,
+        })?;
         for address in &found {
             self.judge(*address).map_err(NoAddress::Refused)?;
         }
@@ -134,7 +146,7 @@ fn is_localhost(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::VecDeque, io, sync::Mutex};
+    use std::{collections::VecDeque, sync::Mutex};
 
     use futures_util::future::BoxFuture;
 

@@ -16,6 +16,7 @@ use common::{
     },
     lifecycle::Lifecycle,
     metrics::Metrics,
+    outbound::guard::NoAddress,
     store::{
         claims::{Claim, Due, Token},
         connection::Store,
@@ -34,21 +35,39 @@ use super::{
     settler::Settler,
 };
 
-/// How long a receiver is left alone when the database does not answer.
-const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// How long a receiver is left alone when the database does not answer, or no name can be looked up.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Visits receivers.
 pub struct Courier {
     /// Where messages and endpoints are.
     pub store: Store,
-    /// Sends.
-    pub post: Post,
+    /// Sends to receivers that took what they got last.
+    pub healthy: Post,
+    /// Sends to all others, of whose names nobody may know anything: with look-ups of its own.
+    pub others: Post,
     /// Stores what came of it.
     pub settler: Settler,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// When to stop.
     pub lifecycle: Lifecycle,
+}
+
+/// Where a visit goes.
+struct Place<'a> {
+    target: TargetId,
+    token: Token,
+    post: &'a Post,
+}
+
+/// Why nothing was tried.
+#[derive(Debug, thiserror::Error)]
+enum NotTried {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("too many names are being looked up")]
+    Busy,
 }
 
 /// What came of one request.
@@ -80,11 +99,12 @@ impl Courier {
     pub async fn visit(&self, claim: Claim, claimed: Instant) {
         let Claim { target, token, proven, failures, deliveries, .. } = claim;
         let round = Round::new(deliveries, failures, claimed, self.lifecycle.clone());
-        let whose = (target, token);
+        let post = if proven && failures == 0 { &self.healthy } else { &self.others };
+        let place = Place { target, token, post };
         if !proven || failures > 0 {
-            self.try_next(&round, whose).await;
+            self.try_next(&round, &place).await;
         }
-        let lane = async || while self.try_next(&round, whose).await {};
+        let lane = async || while self.try_next(&round, &place).await {};
         tokio::join!(lane(), lane());
         if !round.is_given_back()
             && let Err(error) = self.store.release_target(target, token, Millis::now()).await
@@ -94,13 +114,13 @@ impl Courier {
     }
 
     /// Tries one delivery of the round and settles it. Whether there was one.
-    async fn try_next(&self, round: &Round, (target, token): (TargetId, Token)) -> bool {
+    async fn try_next(&self, round: &Round, place: &Place<'_>) -> bool {
         let Some(due) = round.open() else { return false };
-        let tried = match self.attempt(&due).await {
+        let tried = match self.attempt(&due, place.post).await {
             Ok(tried) => tried,
             Err(error) => {
-                warn!(%error, "could not look up what to tell by webhook; it is tried later");
-                tokio::time::sleep(STORE_PAUSE).await;
+                warn!(%error, "a webhook could not be tried; it is tried later");
+                tokio::time::sleep(PAUSE).await;
                 round.abandon();
                 return false;
             }
@@ -109,8 +129,8 @@ impl Courier {
         self.count(&delivery, &tried);
         let (then, closed) = (round.close(tried.is_delivered(), tried.took, tried.retry_after()), Instant::now());
         let settlement = Settlement {
-            target,
-            token,
+            target: place.target,
+            token: place.token,
             delivery: delivery.id,
             due_at: delivery.next_at,
             verdict: verdict(&delivery, &tried),
@@ -129,7 +149,7 @@ impl Courier {
     }
 
     /// One request, and how it went.
-    async fn attempt(&self, due: &Due) -> Result<Tried, StoreError> {
+    async fn attempt(&self, due: &Due, post: &Post) -> Result<Tried, NotTried> {
         let (at, begun) = (Millis::now(), Instant::now());
         let Some(body) = self.body(&due.delivery).await? else {
             let result = Err("the message is gone".to_owned());
@@ -138,7 +158,10 @@ impl Courier {
         let (id, timestamp) = (body::webhook_id(&due.delivery), at.0.div_euclid(1_000));
         let signatures: Vec<_> = due.secrets.valid_at(at).map(|secret| secret.sign(&id, timestamp, &body)).collect();
         let parcel = Parcel { url: due.url.clone(), id, timestamp, signatures: signatures.join(" "), body };
-        let result = self.post.send(parcel).await;
+        let result = post.send(parcel).await;
+        if result == Err(PostError::NoAddress(NoAddress::Busy)) {
+            return Err(NotTried::Busy);
+        }
         let is_final = matches!(result, Err(PostError::Refused(_)));
         Ok(Tried { at, took: begun.elapsed(), result: result.map_err(|error| error.to_string()), is_final })
     }
