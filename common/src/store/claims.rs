@@ -60,6 +60,8 @@ pub struct ClaimLimits {
     pub each: u64,
     /// How long they are the claimer's; a settlement begins it anew. A worker that dies leaves them to others then.
     pub lease: Duration,
+    /// What a receiver whose last try failed could not be sent for this long after it was due is given up.
+    pub patience: Duration,
 }
 
 /// Proof of having claimed a receiver.
@@ -112,7 +114,8 @@ impl Store {
             let until = now.plus(limits.lease);
             let taken =
                 targets::take_due(&write, class.proven_and_failing(), limits.targets, token, now, until).await?;
-            let claims = claims(&write, taken, token, limits.each, now).await?;
+            let overdue = class.proven_and_failing().1.then(|| now.minus(limits.patience));
+            let claims = claims(&write, taken, token, limits.each, (now, overdue)).await?;
             write.commit().await?;
             Ok(claims)
         })
@@ -138,10 +141,17 @@ async fn claims(
     taken: Vec<Taken>,
     token: Uuid,
     each: u64,
-    now: Millis,
+    (now, overdue): (Millis, Option<Millis>),
 ) -> Result<Vec<Claim>, StoreError> {
     let ids: Vec<_> = taken.iter().map(|taken| taken.target).collect();
-    let rows = targets::due(write, &ids, each, now).await?;
+    let mut rows = targets::due(write, &ids, each, now).await?;
+    if let Some(overdue) = overdue {
+        let late = rows.extract_if(.., |row| row.next_at < overdue.0);
+        let late: BTreeSet<_> = late.map(|row| TargetId(row.target_id)).collect();
+        for target in late {
+            targets::give_up(write, target, overdue).await?;
+        }
+    }
     let endpoints = endpoints_of(write, &rows).await?;
     let mut callbacks = HashMap::new();
     let mut due: BTreeMap<TargetId, Vec<Due>> = BTreeMap::new();
@@ -326,6 +336,35 @@ mod tests {
                 let log = store.deliveries(owner, id, None, 9).await.expect("the log");
                 assert_eq!(log[0].0.status, DeliveryStatus::Dropped);
             }
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn what_a_failing_receiver_could_not_be_sent_for_days_is_given_up() {
+        use crate::store::{
+            settlements::{Then, Verdict},
+            testing::tried,
+        };
+
+        on_each_database(async |store| {
+            let owner = account(&store).await.id;
+            let id = endpoint(&store, owner, &[]).await.id;
+            let ends: Vec<_> = (0..3).map(|_| completed(&notifying(owner), "done")).collect();
+            store.finish(&ends).await.expect("to finish");
+            let now = Millis::now();
+            let late = now.plus(ROOMY.patience + Duration::from_mins(1));
+            let claim = fresh(&store, &ROOMY, late).await.remove(0);
+            assert_eq!(claim.deliveries.len(), 3, "nobody has failed yet");
+            let then = Then::Release(Duration::ZERO);
+            let lost = tried(&claim, &claim.deliveries[0], Verdict::Again(late), then, late);
+            store.settle(&[lost], late).await.expect("to settle");
+            let failing = async || store.claim_targets(Class::Failing, &ROOMY, late).await.expect("claims");
+            let claims = failing().await;
+            assert_eq!(claims[0].deliveries.len(), 1, "what is tried by the schedule stays");
+            let log = store.deliveries(owner, id, None, 9).await.expect("the log");
+            let failed = log.iter().filter(|(delivery, _)| delivery.status == DeliveryStatus::Failed);
+            assert_eq!(failed.count(), 2);
         })
         .await;
     }

@@ -216,6 +216,15 @@ async fn look_again(write: &Write, target: TargetId, earliest: Millis) -> Result
     Ok(())
 }
 
+/// Gives up some of what has been due for a receiver since before `overdue`, the oldest first.
+pub(super) async fn give_up(write: &Write, target: TargetId, overdue: Millis) -> Result<(), StoreError> {
+    let give_up = "UPDATE webhook_deliveries SET status = 'failed' WHERE id IN (SELECT id FROM webhook_deliveries \
+                   WHERE target_id = $1 AND status = 'pending' AND next_at < $2 ORDER BY next_at, id LIMIT 500)";
+    let values: [Value; 2] = [target.0.into(), overdue.0.into()];
+    write.execute_raw(Statement::from_sql_and_values(write.get_database_backend(), give_up, values)).await?;
+    Ok(())
+}
+
 /// Gives up what is pending for an endpoint.
 pub(super) async fn drop_pending(write: &Write, id: EndpointId) -> Result<(), StoreError> {
     use webhook_delivery::{Column as Of, Entity as Deliveries};

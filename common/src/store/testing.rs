@@ -158,7 +158,8 @@ pub(super) fn calling_back(account: AccountId, url: &str) -> Arc<Job> {
 }
 
 /// Room for everything that a test makes.
-pub(super) const ROOMY: ClaimLimits = ClaimLimits { targets: 100, each: 100, lease: Duration::from_secs(30) };
+pub(super) const ROOMY: ClaimLimits =
+    ClaimLimits { targets: 100, each: 100, lease: Duration::from_secs(30), patience: Duration::from_hours(1) };
 
 /// The next try of `due` at `now`, which came out as `verdict`.
 pub(super) fn tried(claim: &Claim, due: &Due, verdict: Verdict, then: Then, now: Millis) -> Settlement {

@@ -19,8 +19,9 @@ const PAUSES: [Duration; 9] = [
 const JITTER: RangeInclusive<f64> = 1.0..=1.2;
 /// A receiver that asks for a longer pause is asked again after this one.
 pub const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(24);
-/// An endpoint that was tried for this long without a success is switched off.
-const PATIENCE: Duration = Duration::from_hours(5 * 24);
+/// An endpoint that was tried for this long without a success is switched off; and what a failing receiver could not be
+/// sent for this long is given up.
+pub const PATIENCE: Duration = Duration::from_hours(5 * 24);
 
 /// When a delivery is tried again whose `failed`th try of the schedule has failed at `now`; `None`: never.
 /// `retry_after`: the pause that the receiver has asked for.

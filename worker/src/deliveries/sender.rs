@@ -22,7 +22,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{courier::Courier, round::LEASE};
+use super::{courier::Courier, round::LEASE, schedule::PATIENCE};
 
 /// How often a worker looks by itself: for what is due only now, and for wake-ups that were lost.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -109,7 +109,7 @@ impl Sender {
             if most == 0 || self.courier.lifecycle.is_stopping() {
                 return Ok(());
             }
-            let limits = ClaimLimits { targets: most as u64, each: room.visit, lease: LEASE };
+            let limits = ClaimLimits { targets: most as u64, each: room.visit, lease: LEASE, patience: PATIENCE };
             let before = Instant::now();
             let claims = self.courier.store.claim_targets(room.class, &limits, Millis::now()).await?;
             let found = claims.len();
