@@ -282,9 +282,13 @@ async fn a_large_message_is_told_thin(#[values(Database::Sqlite, Database::Postg
 async fn receivers_that_never_answer_are_in_nobodys_way(
     #[values(Database::Sqlite, Database::Postgres)] database: Database,
 ) {
-    let (stack, sink) = (stack(Stack::on(database)).await, Sink::start().await);
+    // Fewer at a time than there are dead ones.
+    let builder = Stack::on(database).set("FRONTDESK_WEBHOOK_RECEIVERS", 8);
+    let (stack, sink) = (stack(builder).await, Sink::start().await);
     let caller = Caller::of(&stack);
-    // One receiver that hangs, with a queue of its own, and others.
+    let (id, _) = endpoint(&caller, &sink.url("/alive"), json!([])).await;
+    caller.chat(&stack.agent, &nonce()).await.ok();
+    until_settled(&caller, &id, "delivered", 1).await;
     let gate = Gate::closed();
     for index in 0..20 {
         let path = format!("/dead/{index}");
@@ -294,15 +298,16 @@ async fn receivers_that_never_answer_are_in_nobodys_way(
     for _ in 0..3 {
         caller.chat(&stack.agent, &nonce()).await.ok();
     }
-    sink.until_received("/dead/0", 1).await;
-    let (id, _) = endpoint(&caller, &sink.url("/alive"), json!([])).await;
+    sink.until_received("/alive", 4).await;
+    // One that stumbles is not behind them either.
+    sink.script("/alive", Reply::status(500));
     caller.chat(&stack.agent, &nonce()).await.ok();
-    sink.until_received("/alive", 1).await;
+    sink.until_received("/alive", 6).await;
+    until_settled(&caller, &id, "delivered", 2).await;
     for index in 0..20 {
         let path = format!("/dead/{index}");
-        assert_eq!((sink.received(&path).len(), sink.most_open(&path)), (1, 1), "{path} was not tried by itself");
+        assert!(sink.most_open(&path) <= 1, "{path} was not tried by itself");
     }
-    until_settled(&caller, &id, "delivered", 1).await;
     gate.open();
     sink.until_received("/dead/7", 4).await;
 }
