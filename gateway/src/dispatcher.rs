@@ -37,6 +37,7 @@ use self::{
 use crate::{
     follow::hub::Hub,
     prices::is_affordable,
+    stored_ends::StoredEnds,
     waiter::{CallWaiter, Waiters, Wake},
 };
 
@@ -80,7 +81,7 @@ impl Dispatcher {
         lifecycle: Lifecycle,
     ) -> Self {
         let notes = Notes::start(store.clone(), publisher.connection().clone(), &lifecycle);
-        let (ends, waiters) = (Ends::new(store), Arc::default());
+        let (ends, waiters) = (Ends::new(StoredEnds::new(store)), Arc::default());
         Self { gateway, config, publisher, ends, hub, waiters, notes, metrics, lifecycle }
     }
 

@@ -31,5 +31,6 @@ pub mod respond;
 pub mod router;
 pub mod server;
 pub mod state;
+pub mod stored_ends;
 pub mod waiter;
 pub mod work;

@@ -42,6 +42,7 @@ use crate::{
     rate_limit::RateLimiter,
     router,
     state::{AppState, Parts},
+    stored_ends::StoredEnds,
 };
 
 /// How long a database that is not there yet is waited for.
@@ -77,7 +78,8 @@ impl Server {
         let metrics = Arc::new(Metrics::new(move || statements.queries()));
         let connection = Connection::open(&config.queue).await.context("NATS_URL")?;
         let gateway = GatewayId::new();
-        let hub = Hub::new(connection.clone(), store.clone(), lifecycle.clone());
+        let ends = StoredEnds::new(store.clone());
+        let hub = Hub::new(connection.clone(), ends.clone(), lifecycle.clone());
         let dispatcher = Dispatcher::new(
             gateway,
             config.dispatcher,
@@ -92,9 +94,9 @@ impl Server {
         metrics.count_waiters_with(move || counted.len() as u64);
         let replies = ReplyReceiver::subscribe(&connection, gateway).await?;
         lifecycle.spawn_background(upkeep::route_replies(replies, waiters.clone(), lifecycle.clone()));
-        let look = upkeep::look_after_waiters(store.clone(), waiters.clone(), connection.clone(), lifecycle.clone());
+        let look = upkeep::look_after_waiters(ends.clone(), waiters.clone(), connection.clone(), lifecycle.clone());
         lifecycle.spawn_background(look);
-        let look = follow::upkeep::look_after(hub.clone(), store.clone(), connection.clone(), lifecycle.clone());
+        let look = follow::upkeep::look_after(hub.clone(), ends, connection.clone(), lifecycle.clone());
         lifecycle.spawn_background(look);
         let archive = Archive::new(store.clone(), connection.clone(), hub, waiters, metrics.clone(), lifecycle.clone());
         let archive = Arc::new(archive);

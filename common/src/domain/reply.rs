@@ -73,6 +73,11 @@ impl Outcome {
             completed_at: at,
         }
     }
+
+    /// Whether its content was too large for its frame: the row has it.
+    pub fn content_is_elsewhere(&self) -> bool {
+        self.status == MessageStatus::Completed && self.content.is_none()
+    }
 }
 
 /// One message from a worker to whoever follows a job.

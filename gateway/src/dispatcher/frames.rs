@@ -12,11 +12,7 @@ use common::{
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
-use super::{
-    answer::DispatchError,
-    ends::{Ends, content_is_missing},
-    followed::Followed,
-};
+use super::{answer::DispatchError, ends::Ends, followed::Followed};
 use crate::waiter::{StreamWaiter, Wake};
 
 /// How long a large answer may take out of the store when its caller's time is up.
@@ -90,7 +86,7 @@ impl Frames {
                 }
             },
         };
-        if content_is_missing(&outcome) {
+        if outcome.content_is_elsewhere() {
             let until = self.until.max(Instant::now() + LAST_READ);
             return self.ends.read_until(self.id, until).await.map(|outcome| Heard::Ended(outcome, of));
         }

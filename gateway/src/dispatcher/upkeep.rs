@@ -1,19 +1,17 @@
 //! What keeps waiting safe: frames are handed to their waiters, and ends whose frame was lost are found.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use common::{
     lifecycle::Lifecycle,
     queue::{connection::Connection, replies::ReplyReceiver},
-    store::connection::Store,
 };
-use tokio::time::{Instant, MissedTickBehavior, interval};
-use tracing::{info, warn};
+use tokio::time::Instant;
 
-use crate::waiter::{Waiters, Wake};
-
-/// How often, and after how much waiting, the store is asked for ends whose frame was lost.
-const LOOK_EVERY: Duration = Duration::from_secs(3);
+use crate::{
+    stored_ends::StoredEnds,
+    waiter::{Waiters, Wake},
+};
 
 /// Hands every frame to its waiter. Never blocks on one of them.
 pub async fn route_replies(mut replies: ReplyReceiver, waiters: Arc<Waiters>, lifecycle: Lifecycle) {
@@ -28,34 +26,12 @@ pub async fn route_replies(mut replies: ReplyReceiver, waiters: Arc<Waiters>, li
     }
 }
 
-/// Looks into the store for those who have waited for a while, and for all after a reconnect: a core message that
-/// was sent while the connection was down is gone.
-pub async fn look_after_waiters(store: Store, waiters: Arc<Waiters>, connection: Connection, lifecycle: Lifecycle) {
-    let mut link = connection.link();
-    let mut ticks = interval(LOOK_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        let patience = tokio::select! {
-            _ = ticks.tick() => LOOK_EVERY,
-            Ok(()) = link.changed() => {
-                if !link.borrow_and_update().up { continue }
-                Duration::ZERO
-            }
-            () = lifecycle.aborting() => return,
-        };
-        let Some(before) = Instant::now().checked_sub(patience) else { continue };
-        let waiting = waiters.waiting_since(before);
-        if waiting.is_empty() {
-            continue;
-        }
-        match store.outcomes(&waiting).await {
-            Ok(found) => {
-                for (id, outcome) in found {
-                    info!(message.id = %id, "found an answer whose reply was missed");
-                    waiters.wake(id, Wake::Stored(Box::new(outcome)));
-                }
-            }
-            Err(error) => warn!(%error, waiting = waiting.len(), "could not look for answers in the store"),
-        }
-    }
+/// Finds the ends of those who have waited for a while, and of all after a reconnect.
+pub async fn look_after_waiters(ends: StoredEnds, waiters: Arc<Waiters>, connection: Connection, lifecycle: Lifecycle) {
+    let waiting = |patience| {
+        let before = Instant::now().checked_sub(patience);
+        before.map_or_else(Vec::new, |before| waiters.waiting_since(before))
+    };
+    let tell = |id, outcome| waiters.wake(id, Wake::Stored(Box::new(outcome)));
+    ends.look_after(&connection, &lifecycle, waiting, tell).await;
 }

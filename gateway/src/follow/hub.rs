@@ -15,11 +15,10 @@ use common::{
     lifecycle::Lifecycle,
     queue::{attach::Attachment, connection::Connection},
     retry::Pauses,
-    store::connection::Store,
 };
 use tokio::{
     sync::{oneshot, watch},
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until},
 };
 use tracing::warn;
 
@@ -30,9 +29,7 @@ use super::{
     reread::Reread,
     track::Track,
 };
-
-/// How long the last look before the time is up may take.
-const LAST_LOOK: Duration = Duration::from_secs(1);
+use crate::stored_ends::StoredEnds;
 
 /// All followed messages of this gateway. Cheap to clone.
 #[derive(Clone)]
@@ -41,14 +38,14 @@ pub struct Hub(Arc<Inner>);
 struct Inner {
     tracks: Mutex<HashMap<MessageId, Weak<Track>>>,
     connection: Connection,
-    store: Store,
+    ends: StoredEnds,
     lifecycle: Lifecycle,
 }
 
 impl Hub {
     /// Nobody follows anything yet. [`super::upkeep::look_after`] has to run beside it.
-    pub fn new(connection: Connection, store: Store, lifecycle: Lifecycle) -> Self {
-        Self(Arc::new(Inner { tracks: Mutex::default(), connection, store, lifecycle }))
+    pub fn new(connection: Connection, ends: StoredEnds, lifecycle: Lifecycle) -> Self {
+        Self(Arc::new(Inner { tracks: Mutex::default(), connection, ends, lifecycle }))
     }
 
     /// Reads an account's message from its beginning, or from `after` on. It has to exist: what is neither on the
@@ -75,7 +72,7 @@ impl Hub {
         };
         tokio::select! {
             outcome = wait => Some(Arc::unwrap_or_clone(outcome)),
-            () = sleep_until(until) => timeout(LAST_LOOK, self.0.stored(id)).await.ok().flatten(),
+            () = sleep_until(until) => self.0.ends.last_look(id).await,
             () = self.0.lifecycle.aborting() => None,
         }
     }
@@ -108,16 +105,6 @@ impl Hub {
 }
 
 impl Inner {
-    async fn stored(&self, id: MessageId) -> Option<Outcome> {
-        match self.store.outcomes(&[id]).await {
-            Ok(found) => found.into_iter().next().map(|(_, outcome)| outcome),
-            Err(error) => {
-                warn!(message.id = %id, %error, "could not look for an answer in the store");
-                None
-            }
-        }
-    }
-
     fn tracks(&self) -> MutexGuard<'_, HashMap<MessageId, Weak<Track>>> {
         self.tracks.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -221,7 +208,7 @@ impl Feed {
     }
 
     async fn look(&self) {
-        if let Some(outcome) = self.hub.stored(self.id).await
+        if let Some(outcome) = self.hub.ends.find(self.id).await
             && let Some(track) = self.track.upgrade()
         {
             track.finish(outcome);

@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use common::domain::{
-    message::MessageStatus,
-    reply::{Attempt, Frame, FrameBody, Outcome},
-};
+use common::domain::reply::{Attempt, Frame, FrameBody, Outcome};
 
 /// What a frame changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +57,7 @@ impl Log {
             },
             FrameBody::Delta { at, text } => self.delta(frame.attempt, frame.n, at, &text),
             // Every end that is told is the stored one, whichever run tells it.
-            FrameBody::Terminal { outcome } if content_is_missing(&outcome) => Change::EndWithoutContent,
+            FrameBody::Terminal { outcome } if outcome.content_is_elsewhere() => Change::EndWithoutContent,
             FrameBody::Terminal { outcome } => self.finish(outcome),
         }
     }
@@ -143,8 +140,4 @@ impl Log {
         }
         Some(is_new)
     }
-}
-
-fn content_is_missing(outcome: &Outcome) -> bool {
-    outcome.status == MessageStatus::Completed && outcome.content.is_none()
 }
