@@ -59,6 +59,8 @@ impl Asker {
             notifies: false,
             metadata: None,
             retry_of: None,
+            batch: None,
+            again: false,
         }
     }
 }

@@ -99,6 +99,8 @@ pub fn job(lane: Lane) -> Job {
         notifies: false,
         metadata: None,
         retry_of: None,
+        batch: None,
+        again: false,
     }
 }
 

@@ -140,10 +140,11 @@ impl Pipeline {
         }
     }
 
-    /// A first delivery runs without a look. A later one may have an end already, or have been begun too often.
+    /// A first delivery runs without a look, unless an equal job may have been there before. A later one may have an end
+    /// already, or have been begun too often.
     async fn begin(&self, delivery: &Delivery, job: &Arc<Job>) -> Result<u32, Verdict> {
         let delivered = delivery.info().attempt.delivery;
-        if delivered <= 1 {
+        if delivered <= 1 && !job.again {
             return Ok(1);
         }
         self.metrics.job_redelivered();

@@ -54,6 +54,10 @@ id! {
     MessageId
 }
 id! {
+    /// Many messages that came in one request.
+    BatchId
+}
+id! {
     /// One start of one gateway process: where replies for its callers go.
     GatewayId
 }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{
     account::MicroCredits,
+    batch::BatchLine,
     channel::Channel,
     event::{Callback, EventKind},
     ids::{AccountId, AgentId, GatewayId, KeyId, MessageId},
@@ -162,6 +163,12 @@ pub struct Job {
     /// The message that this one runs again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_of: Option<MessageId>,
+    /// Its place in a batch, if it came in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<BatchLine>,
+    /// Whether an equal job may have been on the queue before, and have ended: a worker looks before it runs it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
 }
 
 impl Job {

@@ -105,7 +105,7 @@ impl MessageObject {
             employee_id: job.agent,
             responded_by: None,
             conversation_id: None,
-            batch_id: None,
+            batch_id: job.batch.as_ref().map(|line| line.batch.0),
             retry_of: job.retry_of,
             channel: job.channel,
             status: MessageStatus::Queued,

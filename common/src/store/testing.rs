@@ -91,6 +91,8 @@ pub(super) fn job(account: AccountId) -> Arc<Job> {
         notifies: false,
         metadata: None,
         retry_of: None,
+        batch: None,
+        again: false,
     })
 }
 

@@ -102,6 +102,8 @@ impl Prompt {
             notifies: self.notifies,
             metadata: self.metadata,
             retry_of: self.retry_of,
+            batch: None,
+            again: false,
         }
     }
 }
