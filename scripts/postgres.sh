@@ -1,11 +1,12 @@
 # shellcheck shell=bash
 # A PostgreSQL for tests: its own directory and port, gone afterwards. It will not run as root, so root steps down.
-# Sourced after lib.sh; start_postgres sets postgres_url.
+# Sourced after lib.sh; start_postgres sets postgres_url. With postgres_durable=yes it writes through, as in service.
 
 postgres_url=
 postgres_dir=
 postgres_bin=
 postgres_user=
+postgres_durable=no
 
 # The directory with initdb and pg_ctl, of the newest version that is here.
 find_postgres() {
@@ -38,10 +39,10 @@ make_postgres_dir() {
   fi
 }
 
-# Nothing in it outlives the tests, so nothing waits for the disk.
+# Nothing in it outlives the tests, so nothing waits for the disk; unless that is what is measured.
 launch_postgres() {
   local options="-p $1 -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=500"
-  options+=" -c fsync=off -c synchronous_commit=off -c full_page_writes=off"
+  [[ $postgres_durable == yes ]] || options+=" -c fsync=off -c synchronous_commit=off -c full_page_writes=off"
   as_postgres "$postgres_bin/pg_ctl" start --silent -w -t 60 -D "$postgres_dir/data" -l "$postgres_dir/log" \
     -o "$options" </dev/null >/dev/null 2>&1
 }

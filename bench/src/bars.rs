@@ -2,7 +2,7 @@
 
 use crate::{
     nats::Durability::{Default as ServerDefault, Shipped},
-    rounds::{ACCEPTING, Results, Row},
+    rounds::{ACCEPTING, Kept, Results, Row},
     sample::{Sample, median},
 };
 
@@ -14,6 +14,7 @@ const P50: Field = |sample| sample.p50;
 const P99: Field = |sample| sample.p99;
 const ANSWERED: Field = |sample| sample.answered;
 const MEMORY: Field = |sample| sample.memory;
+const GROWN: Field = |sample| sample.grown;
 
 struct Bar {
     what: String,
@@ -70,6 +71,25 @@ fn all(results: &Results) -> Vec<Bar> {
     single(Row::Webhooks, P50, "(8) ms to a webhook, 10,000 others wait", 50.0, false);
     bars.extend(reading);
     bars.extend(accepting);
+    bars.extend(batches(results));
+    bars
+}
+
+/// Batches beside the same without the product.
+fn batches(results: &Results) -> Vec<Bar> {
+    let mut bars = Vec::new();
+    for durability in [Shipped, ServerDefault] {
+        let rows = [(Row::Enqueue(durability), RATE), (Row::Pipelined(durability), RATE)];
+        let what = format!("(12) enqueued ÷ bare publishes, {durability}");
+        bars.extend(Bar::of(results, what, &rows, |v| v[0] / v[1], 0.8, true));
+        for (kept, name) in [(Kept::Sqlite, "SQLite"), (Kept::Postgres, "PostgreSQL")] {
+            let rows = [(Row::Drain(durability, kept), RATE), (Row::BareDrain(durability), RATE)];
+            let what = format!("(12) drained ÷ pulled and acknowledged, {durability}, {name}");
+            bars.extend(Bar::of(results, what, &rows, |v| v[0] / v[1], 0.6, true));
+        }
+    }
+    let what = "(12) MiB more in the gateway".to_owned();
+    bars.extend(Bar::of(results, what, &[(Row::Enqueue(Shipped), GROWN)], |v| v[0], 64.0, false));
     bars
 }
 

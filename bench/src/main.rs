@@ -2,15 +2,18 @@
 
 mod bare;
 mod bars;
+mod batches;
 mod children;
 mod commit;
 mod echo;
 mod floor;
 mod http;
 mod load;
+mod mixed;
 mod nats;
 mod options;
 mod payload;
+mod postgres;
 mod procfs;
 mod publish;
 mod readers;

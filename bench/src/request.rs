@@ -42,9 +42,18 @@ impl Request {
 
     /// `POST /api/v1/messages` with the same question.
     pub fn message(address: SocketAddr, key: &str, agent: &str) -> Self {
+        Self::submission(address, "/api/v1/messages", key, agent)
+    }
+
+    /// `POST /api/v1/webhook` with the same question.
+    pub fn webhook(address: SocketAddr, key: &str, agent: &str) -> Self {
+        Self::submission(address, "/api/v1/webhook", key, agent)
+    }
+
+    fn submission(address: SocketAddr, path: &str, key: &str, agent: &str) -> Self {
         let nonce = "0".repeat(NONCE);
         let body = format!(r#"{{"employee_id":"{agent}","prompt":"{nonce} {PROMPT}"}}"#);
-        Self::of(address, "/api/v1/messages", key, &body, &nonce, Wants::Acceptance)
+        Self::of(address, path, key, &body, &nonce, Wants::Acceptance)
     }
 
     fn of(address: SocketAddr, path: &str, key: &str, body: &str, nonce: &str, wants: Wants) -> Self {
@@ -100,8 +109,17 @@ pub fn submit_told(address: SocketAddr, key: &str, agent: &str, callback: &str) 
 
 /// `GET /api/v1/messages/{id}/stream`.
 pub fn follow(address: SocketAddr, key: &str, id: &str) -> Vec<u8> {
-    let head = format!("GET /api/v1/messages/{id}/stream HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {key}");
-    format!("{head}\r\n\r\n").into_bytes()
+    get_with_key(address, &format!("/api/v1/messages/{id}/stream"), key)
+}
+
+/// `POST /api/v1/batches` with the lines in `body`.
+pub fn batch(address: SocketAddr, key: &str, body: &str) -> Vec<u8> {
+    post_as("application/x-ndjson", address, "/api/v1/batches", key, body)
+}
+
+/// `GET` of `path` with a key.
+pub fn get_with_key(address: SocketAddr, path: &str, key: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {key}\r\n\r\n").into_bytes()
 }
 
 /// `GET` of `path` without a key.
@@ -110,10 +128,14 @@ pub fn get(address: SocketAddr, path: &str) -> Vec<u8> {
 }
 
 fn post(address: SocketAddr, path: &str, key: &str, body: &str) -> Vec<u8> {
+    post_as("application/json", address, path, key, body)
+}
+
+fn post_as(media_type: &str, address: SocketAddr, path: &str, key: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!(
         "POST {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {key}\r\n\
-         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+         Content-Type: {media_type}\r\nContent-Length: {length}\r\n\r\n{body}"
     )
     .into_bytes()
 }

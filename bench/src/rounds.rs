@@ -6,10 +6,12 @@ use anyhow::Result;
 use tempfile::TempDir;
 
 use crate::{
-    bare, commit,
+    bare, batches, commit,
     load::{self, Lengths},
+    mixed,
     nats::{Durability, Nats},
     options::Options,
+    postgres::Postgres,
     publish, readers,
     sample::Sample,
     sites::Site,
@@ -29,6 +31,8 @@ const WAITING: [(Durability, u32, bool); 4] = [
     (Durability::Shipped, 10_000, false),
     (Durability::Default, 10_000, false),
 ];
+/// One key looks often.
+const READS: [(&str, &str); 1] = [("FRONTDESK_READ_LIMIT", "1000000")];
 const WARM_UP: Duration = Duration::from_secs(1);
 
 /// One line of the table.
@@ -56,6 +60,36 @@ pub enum Row {
     Accept(Durability, bool),
     /// Webhooks while others wait for dead receivers.
     Webhooks,
+    /// Bare publishes, many under way at a time.
+    Pipelined(Durability),
+    /// A batch on its way to the queue.
+    Enqueue(Durability),
+    /// Pulled and acknowledged, and nothing else.
+    BareDrain(Durability),
+    /// A batch that a worker runs.
+    Drain(Durability, Kept),
+    /// All kinds of callers at once.
+    Mixed(Kind),
+}
+
+/// Where the ends of a batch's lines are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kept {
+    /// In a file.
+    Sqlite,
+    /// On a server.
+    Postgres,
+}
+
+/// What a caller wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// An answer.
+    Call,
+    /// An answer as it is made.
+    Stream,
+    /// To be told later.
+    Submission,
 }
 
 /// All samples of each line, in the order of the rounds.
@@ -75,7 +109,9 @@ pub async fn run(root: &Path, options: &Options, results: &mut Results) -> Resul
     round.waiting().await?;
     round.streams().await?;
     round.accepting().await?;
-    round.webhooks().await
+    round.webhooks().await?;
+    round.batches().await?;
+    round.mixed().await
 }
 
 struct Round<'a> {
@@ -146,7 +182,7 @@ impl Round<'_> {
         }
         // As many slots as streams, and some more.
         let slots = ("FRONTDESK_CONCURRENCY", "128");
-        let settings = [slots, ("FRONTDESK_DELTA_GATHER", "0ms"), ("FRONTDESK_READ_LIMIT", "1000000")];
+        let settings = [slots, ("FRONTDESK_DELTA_GATHER", "0ms"), READS[0]];
         let site = Site::product(self.root, Durability::Shipped, &settings).await?;
         let sample = streams::run(&site, "2ms", 5).await?;
         self.note(Row::Streams(false), sample);
@@ -188,6 +224,50 @@ impl Round<'_> {
         let site = Site::product(self.root, Durability::Shipped, &settings).await?;
         let sample = webhooks::run(&site).await?;
         self.note(Row::Webhooks, sample);
+        Ok(())
+    }
+
+    /// The lines of a batch onto the queue and off it, each beside the same without the product.
+    async fn batches(&mut self) -> Result<()> {
+        if !self.options.has(12) {
+            return Ok(());
+        }
+        for durability in Durability::ALL {
+            let folder = TempDir::new_in(self.root)?;
+            let nats = Nats::with_streams(durability, folder.path()).await?;
+            let sample = batches::pipelined(&nats).await?;
+            self.note(Row::Pipelined(durability), sample);
+            let sample = batches::bare_drain(&nats).await?;
+            self.note(Row::BareDrain(durability), sample);
+            drop(nats);
+            let site = Site::without_worker(self.root, durability, None, &READS).await?;
+            let enqueued = self.batch(site, durability, Kept::Sqlite).await?;
+            self.note(Row::Enqueue(durability), enqueued);
+            if let Some(postgres) = Postgres::from_environment() {
+                let database = postgres.new_database().await?;
+                let site = Site::without_worker(self.root, durability, Some(&database), &READS).await?;
+                self.batch(site, durability, Kept::Postgres).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Enqueues a batch, then drains it; gives how it was enqueued.
+    async fn batch(&mut self, mut site: Site, durability: Durability, kept: Kept) -> Result<Sample> {
+        let (enqueued, id) = batches::enqueue(&site).await?;
+        let sample = batches::drain(&mut site, &id).await?;
+        self.note(Row::Drain(durability, kept), sample);
+        Ok(enqueued)
+    }
+
+    async fn mixed(&mut self) -> Result<()> {
+        if !self.options.has(13) {
+            return Ok(());
+        }
+        let site = Site::product(self.root, Durability::Shipped, &[]).await?;
+        for (kind, sample) in mixed::run(&site, self.lengths).await? {
+            self.note(Row::Mixed(kind), sample);
+        }
         Ok(())
     }
 

@@ -21,6 +21,8 @@ pub struct Sample {
     pub memory: Option<f64>,
     /// Fragments that the model made in a second.
     pub fragments: Option<f64>,
+    /// Growth of the gateway's resident memory in MiB, over all.
+    pub grown: Option<f64>,
 }
 
 impl Sample {
@@ -36,6 +38,7 @@ impl Sample {
             answered: of(&|sample| sample.answered),
             memory: of(&|sample| sample.memory),
             fragments: of(&|sample| sample.fragments),
+            grown: of(&|sample| sample.grown),
         }
     }
 }

@@ -35,7 +35,9 @@ pub struct Site {
     pub worker: Option<Child>,
     /// Its queue.
     pub nats: Option<Nats>,
-    _folder: TempDir,
+    /// Its database; empty where it has none.
+    database: String,
+    folder: TempDir,
 }
 
 impl Site {
@@ -46,7 +48,7 @@ impl Site {
         let mut gateway = Child::start("echo", this_program("echo", Some(address))?, folder.path())?;
         gateway.until_up(async || TcpStream::connect(address).await.is_ok()).await?;
         let agent = AgentId::new().to_string();
-        Ok(Self { address, key: no_key(), agent, gateway, worker: None, nats: None, _folder: folder })
+        Ok(Self { address, key: no_key(), agent, gateway, worker: None, nats: None, database: String::new(), folder })
     }
 
     /// The floor.
@@ -62,25 +64,54 @@ impl Site {
         let worker = Child::start("floor-worker", command, folder.path())?;
         let agent = AgentId::new().to_string();
         let (worker, nats) = (Some(worker), Some(nats));
-        Self { address, key: no_key(), agent, gateway, worker, nats, _folder: folder }.until_answered().await
+        Self { address, key: no_key(), agent, gateway, worker, nats, database: String::new(), folder }
+            .until_answered()
+            .await
     }
 
     /// The product: gateway, worker and SQLite, with `settings` beside those as shipped.
     pub async fn product(root: &Path, durability: Durability, settings: &[(&str, &str)]) -> Result<Self> {
+        let site = Self::without_worker(root, durability, None, settings).await?;
+        site.with_worker(settings)?.until_answered().await
+    }
+
+    /// The product without its worker, on SQLite or on the PostgreSQL database of this URL.
+    pub async fn without_worker(
+        root: &Path,
+        durability: Durability,
+        postgres: Option<&str>,
+        settings: &[(&str, &str)],
+    ) -> Result<Self> {
         let folder = TempDir::new_in(root)?;
         let nats = Nats::with_streams(durability, folder.path()).await?;
-        let (key, agent) = open_account(&nats, folder.path())?;
+        let sqlite = || format!("sqlite://{}/frontdesk.db?mode=rwc", folder.path().display());
+        let database = postgres.map_or_else(sqlite, str::to_owned);
+        let (key, agent) = open_account(&nats, &database, folder.path())?;
         let address = free_address()?;
-        let mut command = program("gateway", QueueRole::Gateway, &nats, folder.path())?;
+        let mut command = program("gateway", QueueRole::Gateway, &nats, &database)?;
         command.arg("serve").envs(settings.iter().copied()).envs([KEY_LIMIT]);
         command.env("FRONTDESK_LISTEN", address.to_string()).env("FRONTDESK_METRICS_LISTEN", "127.0.0.1:0");
         let mut gateway = Child::start("gateway", command, folder.path())?;
         gateway.until_up(async || status(address, "/readyz").await.is_ok_and(|status| status == 200)).await?;
-        let mut command = program("worker", QueueRole::Worker, &nats, folder.path())?;
+        Ok(Self { address, key, agent, gateway, worker: None, nats: Some(nats), database, folder })
+    }
+
+    /// Starts its worker.
+    pub fn start_worker(&mut self) -> Result<()> {
+        self.start_worker_with(&[])
+    }
+
+    fn with_worker(mut self, settings: &[(&str, &str)]) -> Result<Self> {
+        self.start_worker_with(settings)?;
+        Ok(self)
+    }
+
+    fn start_worker_with(&mut self, settings: &[(&str, &str)]) -> Result<()> {
+        let nats = self.nats.as_ref().context("a queue")?;
+        let mut command = program("worker", QueueRole::Worker, nats, &self.database)?;
         command.envs(settings.iter().copied()).env("FRONTDESK_WORKER_METRICS_LISTEN", "127.0.0.1:0");
-        let worker = Child::start("worker", command, folder.path())?;
-        let (worker, nats) = (Some(worker), Some(nats));
-        Self { address, key, agent, gateway, worker, nats, _folder: folder }.until_answered().await
+        self.worker = Some(Child::start("worker", command, self.folder.path())?);
+        Ok(())
     }
 
     /// The processes whose time is told.
@@ -98,6 +129,11 @@ impl Site {
         Request::message(self.address, &self.key, &self.agent)
     }
 
+    /// The same through the Webhooks channel.
+    pub fn webhook(&self) -> Request {
+        Request::webhook(self.address, &self.key, &self.agent)
+    }
+
     async fn until_answered(mut self) -> Result<Self> {
         let request = self.chat();
         let address = self.address;
@@ -111,14 +147,15 @@ impl Site {
 }
 
 /// Makes an account whose API channel is on, an agent and a key; returns the key and the agent.
-fn open_account(nats: &Nats, folder: &Path) -> Result<(String, String)> {
+fn open_account(nats: &Nats, database: &str, folder: &Path) -> Result<(String, String)> {
     let admin = |arguments: &[&str]| -> Result<Value> {
-        let out = program("gateway", QueueRole::Admin, nats, folder)?.arg("--json").args(arguments).output()?;
+        let out = program("gateway", QueueRole::Admin, nats, database)?.arg("--json").args(arguments).output()?;
         ensure!(out.status.success(), "gateway {arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
         Ok(serde_json::from_slice(&out.stdout).unwrap_or_default())
     };
     admin(&["account", "create", ACCOUNT, "--email", "bench@example.com", "--verified"])?;
     admin(&["channel", "on", ACCOUNT, "api"])?;
+    admin(&["channel", "on", ACCOUNT, "webhooks"])?;
     let file = folder.join("agents.toml");
     std::fs::write(&file, AGENT)?;
     let applied = admin(&["agent", "apply", ACCOUNT, file.to_str().context("a path of text")?])?;
@@ -128,10 +165,10 @@ fn open_account(nats: &Nats, folder: &Path) -> Result<(String, String)> {
 }
 
 /// One of the product's programs, on this site's queue and database.
-fn program(name: &str, role: QueueRole, nats: &Nats, folder: &Path) -> Result<Command> {
+fn program(name: &str, role: QueueRole, nats: &Nats, database: &str) -> Result<Command> {
     let mut command = beside(name)?;
     nats.give(role, &mut command);
-    command.env("DATABASE_URL", format!("sqlite://{}/frontdesk.db?mode=rwc", folder.display()));
+    command.env("DATABASE_URL", database);
     Ok(command)
 }
 

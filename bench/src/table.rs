@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 use crate::{
-    bars,
-    rounds::{ACCEPTING, ARRIVAL, Results, Row},
+    bars, mixed,
+    nats::Durability,
+    rounds::{ACCEPTING, ARRIVAL, Kept, Kind, Results, Row},
     sample::Sample,
 };
 
@@ -62,6 +63,21 @@ fn label(row: Row) -> (String, String, Option<u32>) {
             (format!("(7) POST /api/v1/messages{how}"), Some(durability), Some(ACCEPTING))
         }
         Row::Webhooks => ("(8) from a message's end to its webhook, 10,000 others wait".to_owned(), None, Some(1)),
+        Row::Pipelined(durability) => ("(12) bare publishes, 512 under way".to_owned(), Some(durability), None),
+        Row::Enqueue(durability) => ("(12) POST /api/v1/batches, 50,000 lines".to_owned(), Some(durability), None),
+        Row::BareDrain(durability) => ("(12) 50,000 jobs pulled and acknowledged".to_owned(), Some(durability), None),
+        Row::Drain(durability, kept) => {
+            let kept = if kept == Kept::Sqlite { "SQLite" } else { "PostgreSQL" };
+            (format!("(12) a batch of 50,000 lines run by one worker, {kept}"), Some(durability), None)
+        }
+        Row::Mixed(kind) => {
+            let what = match kind {
+                Kind::Call => "calls",
+                Kind::Stream => "streams of 40 fragments at 5 ms",
+                Kind::Submission => "submissions by webhook",
+            };
+            (format!("(13) all at once, beside a batch: {what}"), Some(Durability::Shipped), Some(mixed::CALLERS))
+        }
         Row::Streams(true) => ("(6) chunks, gathered for 20 ms, model at 5 ms".to_owned(), None, Some(100)),
     };
     (what, sync.map_or_else(String::new, |durability| durability.to_string()), callers)
@@ -77,6 +93,9 @@ fn more(sample: &Sample) -> String {
     }
     if let Some(fragments) = sample.fragments {
         parts.push(format!("{} fragments/s from the model", thousands(fragments)));
+    }
+    if let Some(grown) = sample.grown {
+        parts.push(format!("{grown:.0} MiB more in the gateway"));
     }
     parts.join(", ")
 }
@@ -101,7 +120,6 @@ fn thousands(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nats::Durability;
 
     #[test]
     fn numbers_have_commas() {
@@ -119,6 +137,8 @@ mod tests {
             Row::Streams(false),
             Row::Accept(Durability::Default, true),
             Row::Webhooks,
+            Row::Drain(Durability::Default, Kept::Postgres),
+            Row::Mixed(Kind::Stream),
         ] {
             let line = line(row, &Sample { answered: Some(3.0), memory: Some(1.0), ..Sample::default() });
             assert_eq!(columns(&line), head, "{line}");

@@ -89,8 +89,7 @@ impl Tally {
     /// Takes what another caller found.
     pub fn extend(&mut self, other: Self) {
         self.times.extend(other.times);
-        self.errors.count += other.errors.count;
-        self.errors.first = self.errors.first.take().or(other.errors.first);
+        self.errors.extend(other.errors);
     }
 }
 
@@ -99,6 +98,12 @@ impl Errors {
     pub fn add(&mut self, error: &anyhow::Error) {
         self.count += 1;
         self.first.get_or_insert_with(|| format!("{error:#}"));
+    }
+
+    /// Takes those of another caller.
+    pub fn extend(&mut self, other: Self) {
+        self.count += other.count;
+        self.first = self.first.take().or(other.first);
     }
 
     /// How many there were; says on standard error what one of them was.
