@@ -40,7 +40,7 @@ need_node() {
   command -v node >/dev/null || apt_install nodejs
 }
 
-# For the tests: they run the README's commands as they stand there.
+# For the tests: they run the guide's commands as they stand there.
 need_curl() {
   command -v curl >/dev/null || apt_install curl
 }

@@ -121,7 +121,7 @@ impl ApiError {
         }
     }
 
-    /// The table of the README's statuses, line by line.
+    /// The table of statuses in docs/using.md, line by line.
     pub fn into_fault(self) -> Fault {
         use StatusCode as S;
         match self {

@@ -13,6 +13,7 @@ mod deadline;
 mod draining;
 mod faults;
 mod framing;
+mod guide;
 mod hang_up;
 mod headers;
 mod idempotency;
@@ -27,7 +28,7 @@ mod operator;
 mod order;
 mod providers;
 mod queue;
-mod readme;
+
 mod real_model;
 mod redelivery;
 mod reference;

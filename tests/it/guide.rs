@@ -1,4 +1,4 @@
-//! The README's section on not waiting, as it stands there: its commands are run, and its receiver hears of them.
+//! The guide's section on not waiting, as it stands there: its commands are run, and its receiver hears of them.
 
 use std::{
     net::{TcpListener, TcpStream},
@@ -16,14 +16,14 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-const README: &str = include_str!("../../README.md");
+const GUIDE: &str = include_str!("../../docs/using.md");
 const PATIENCE: Duration = Duration::from_secs(60);
 const SECRET_OF_DEMO: &str = "scripts/admin webhook secret demo";
 const RECEIVER: &str = "127.0.0.1:9000";
 
 /// The section under the heading `name`.
 fn section(name: &str) -> &'static str {
-    let (_, rest) = README.split_once(&format!("## {name}\n")).expect("the section");
+    let (_, rest) = GUIDE.split_once(&format!("## {name}\n")).expect("the section");
     rest.split("\n## ").next().expect("its text")
 }
 
