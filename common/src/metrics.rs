@@ -1,5 +1,7 @@
 //! What both processes count: the one home of prometheus-client.
 
+mod backlog;
+
 use std::{
     fmt,
     sync::{Arc, OnceLock},
@@ -13,13 +15,14 @@ use prometheus_client::{
         MetricType,
         counter::{ConstCounter, Counter},
         family::Family,
-        gauge::ConstGauge,
+        gauge::{ConstGauge, Gauge},
         histogram::{Histogram, exponential_buckets},
     },
     registry::{Registry, Unit},
 };
 
-use crate::domain::{channel::Channel, message::MessageStatus, message::Usage};
+use self::backlog::LastBacklog;
+use crate::domain::{backlog::Backlog, channel::Channel, message::MessageStatus, message::Usage};
 
 /// The media type of [`Metrics::encode`]'s text.
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -80,6 +83,9 @@ pub struct Metrics {
     finished: Family<FinishLabels, Counter>,
     queue_wait: Histogram,
     run_time: Histogram,
+    running: Gauge,
+    slots: Gauge,
+    backlog: LastBacklog,
     redeliveries: Counter,
     model_calls: Family<ModelLabels, Counter>,
     tokens: Family<DirectionLabels, Counter>,
@@ -99,6 +105,9 @@ impl Metrics {
             finished: Family::default(),
             queue_wait: durations(),
             run_time: durations(),
+            running: Gauge::default(),
+            slots: Gauge::default(),
+            backlog: LastBacklog::default(),
             redeliveries: Counter::default(),
             model_calls: Family::default(),
             tokens: Family::default(),
@@ -113,6 +122,7 @@ impl Metrics {
             kind: MetricType::Counter,
             source: statements,
         }));
+        metrics.registry.register_collector(Box::new(metrics.backlog.clone()));
         metrics.registry.register_collector(Box::new(Read {
             name: "waiters",
             help: "Callers that wait for a job's end.",
@@ -145,6 +155,8 @@ impl Metrics {
             Unit::Seconds,
             self.run_time.clone(),
         );
+        registry.register("jobs_running", "Jobs that this worker runs now", self.running.clone());
+        registry.register("job_slots", "Jobs that this worker runs at most at a time", self.slots.clone());
         registry.register("job_redeliveries", "Jobs that the queue handed out again", self.redeliveries.clone());
         registry.register("model_calls", "Calls of model providers", self.model_calls.clone());
         registry.register("model_tokens", "Tokens that models read and wrote", self.tokens.clone());
@@ -185,6 +197,22 @@ impl Metrics {
         self.run_time.observe(took.as_secs_f64());
     }
 
+    /// This worker runs at most so many jobs at a time.
+    pub fn has_slots(&self, slots: usize) {
+        self.slots.set(i64::try_from(slots).unwrap_or(i64::MAX));
+    }
+
+    /// A job runs until what is returned is dropped.
+    pub fn job_runs(&self) -> Running {
+        self.running.inc();
+        Running(self.running.clone())
+    }
+
+    /// The whole pool's backlog, as it was just read; `None` when it could not be.
+    pub fn backlog_read(&self, backlog: Option<Backlog>) {
+        self.backlog.set(backlog);
+    }
+
     /// The queue handed a job out again.
     pub fn job_redelivered(&self) {
         self.redeliveries.inc();
@@ -218,6 +246,16 @@ impl Metrics {
         let mut page = String::with_capacity(16 * 1024);
         text::encode(&mut page, &self.registry)?;
         Ok(page)
+    }
+}
+
+/// A job that runs.
+#[derive(Debug)]
+pub struct Running(Gauge);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 
@@ -256,6 +294,7 @@ impl Collector for Read {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::{backlog::LaneBacklog, time::Millis};
 
     #[test]
     fn what_was_counted_is_on_the_page() {
@@ -271,6 +310,9 @@ mod tests {
         metrics.tokens_used(Usage { input_tokens: 3, output_tokens: 4, estimated: false });
         metrics.limited("key");
         metrics.webhook_tried(true);
+        metrics.has_slots(64);
+        let _running = metrics.job_runs();
+        drop(metrics.job_runs());
         let page = metrics.encode().expect("text");
         for line in [
             r#"frontdesk_requests_total{route="/api/v1/chat",method="POST",status="200"} 1"#,
@@ -286,8 +328,34 @@ mod tests {
             r#"frontdesk_rate_limited_total{limit="key"} 1"#,
             r#"frontdesk_webhook_tries_total{outcome="delivered"} 1"#,
             "frontdesk_store_statements_total 17",
+            "frontdesk_jobs_running 1",
+            "frontdesk_job_slots 64",
         ] {
             assert!(page.contains(line), "{line} is not in\n{page}");
         }
+    }
+
+    #[test]
+    fn a_backlog_is_on_the_page_as_long_as_it_can_be_read() {
+        let metrics = Metrics::new(|| 0);
+        let page = || metrics.encode().expect("text");
+        assert!(!page().contains("frontdesk_queue_"));
+        let mut backlog = Backlog::default();
+        backlog.lanes[1] = LaneBacklog { pending: 5, running: 2, oldest: Some(Millis(0)) };
+        metrics.backlog_read(Some(backlog));
+        let unknown = page();
+        for line in [
+            r#"frontdesk_queue_pending{lane="interactive"} 0"#,
+            r#"frontdesk_queue_pending{lane="background"} 5"#,
+            r#"frontdesk_queue_running{lane="background"} 2"#,
+            r#"frontdesk_queue_oldest_age_seconds{lane="batch"} 0"#,
+        ] {
+            assert!(unknown.contains(line), "{line} is not in\n{unknown}");
+        }
+        assert!(!unknown.contains("frontdesk_queue_drain"));
+        metrics.backlog_read(Some(Backlog { drain: Some(Duration::from_millis(2_500)), ..backlog }));
+        assert!(page().contains("frontdesk_queue_drain_seconds 2.5"));
+        metrics.backlog_read(None);
+        assert!(!page().contains("frontdesk_queue_"));
     }
 }

@@ -9,8 +9,9 @@ use common::{
     http::listener::Listener,
     lifecycle::Lifecycle,
     metrics::Metrics,
-    ops,
+    ops::{self, Pages},
     queue::{
+        backlog::BacklogGauge,
         config::StreamLimits,
         connection::Connection,
         durability::{self, Durability},
@@ -151,7 +152,10 @@ impl Server {
         let Self { lifecycle, connection, store, .. } = self;
         info!(address = %self.operators.address(), "serving metrics");
         info!(address = %self.listener.address(), "listening");
-        lifecycle.spawn(ops::serve(self.operators, self.metrics, self.readiness, lifecycle.clone()));
+        let backlog = BacklogGauge::new(connection.clone());
+        lifecycle.spawn(backlog.clone().keep_reading(lifecycle.clone()));
+        let pages = Pages { metrics: self.metrics, readiness: self.readiness, backlog: Some(backlog) };
+        lifecycle.spawn(ops::serve(self.operators, pages, lifecycle.clone()));
         lifecycle.spawn(self.listener.serve(self.router, lifecycle.clone()));
         lifecycle.stopping().await;
         if !lifecycle.wait(self.grace, LAST_WORDS).await {

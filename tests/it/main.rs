@@ -3,6 +3,7 @@
 mod agents;
 mod agents_api;
 mod auth;
+mod backlog;
 mod bad_input;
 mod body_limit;
 mod changes;

@@ -12,6 +12,7 @@ use common::{
     },
     queue::{
         attach::Attachment,
+        backlog::BacklogGauge,
         cancel::{CancelReceiver, CancelSender},
         config::QueueRole,
         connection::Connection,
@@ -237,8 +238,11 @@ async fn a_user_may_do_its_own_acts_and_no_others() {
         async { streams::migrate(&gateway, &limits()).await.is_err() },
         async { dead::bury(&gateway, job.id, "reason", b"payload").await.is_err() },
         async { dead::list(&gateway, 10).await.is_err() },
+        async { BacklogGauge::new(worker.clone()).read().await.is_none() },
     );
-    assert_eq!(refused, (true, true, true, true, true, true, true, true, true));
+    assert_eq!(refused, (true, true, true, true, true, true, true, true, true, true));
+    let backlog = BacklogGauge::new(gateway.clone()).read().await.expect("an answer");
+    assert_eq!((backlog.pending(), backlog.running()), (1, 0));
 
     let mut cancels = CancelReceiver::subscribe(&worker).await.expect("a subscription");
     settled(&worker).await;

@@ -79,6 +79,7 @@ enum Verdict {
 impl Pipeline {
     /// Takes one delivery to its end. The slot in it is free when this returns.
     pub async fn process(self: Arc<Self>, delivery: Delivery) {
+        let _running = self.metrics.job_runs();
         let job = match delivery.job() {
             Ok(job) => Arc::new(job),
             Err(EnvelopeError::Newer(version)) => {

@@ -7,7 +7,7 @@ use common::{
     http::listener::Listener,
     lifecycle::Lifecycle,
     metrics::Metrics,
-    ops,
+    ops::{self, Pages},
     queue::{
         cancel::CancelReceiver,
         config::{QueueConfig, StreamLimits},
@@ -83,6 +83,7 @@ impl Worker {
         let connection = Connection::open(&settings.queue).await?;
         let statements = store.clone();
         let metrics = Arc::new(Metrics::new(move || statements.queries()));
+        metrics.has_slots(config.concurrency);
         let calls = metrics.clone();
         let observer = Box::new(move |provider, outcome| calls.model_called(provider, outcome));
         let runtime = Runtime::new(Registry::new(settings.providers)?, settings.runtime, observer);
@@ -124,7 +125,8 @@ impl Worker {
         let Pipeline { store, connection, metrics, lifecycle, config, .. } = &self.pipeline;
         let (store, connection, lifecycle, config) = (store.clone(), connection.clone(), lifecycle.clone(), *config);
         let readiness = readiness(store.clone(), connection.clone());
-        lifecycle.spawn(ops::serve(self.operators, metrics.clone(), readiness, lifecycle.clone()));
+        let pages = Pages { metrics: metrics.clone(), readiness, backlog: None };
+        lifecycle.spawn(ops::serve(self.operators, pages, lifecycle.clone()));
         lifecycle.spawn(self.webhooks.run());
         lifecycle.spawn(housekeeping::run(store.clone(), lifecycle.clone()));
         lifecycle.spawn(keep_events(connection.clone(), self.streams, lifecycle.clone()));

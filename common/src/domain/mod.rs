@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod agent;
+pub mod backlog;
 pub mod batch;
 pub mod channel;
 pub mod delivery;

@@ -42,6 +42,13 @@ impl Millis {
     }
 }
 
+impl From<OffsetDateTime> for Millis {
+    /// Fractions of a millisecond are cut off.
+    fn from(at: OffsetDateTime) -> Self {
+        Self(i64::try_from(at.unix_timestamp_nanos().div_euclid(1_000_000)).unwrap_or(i64::MAX))
+    }
+}
+
 impl fmt::Display for Millis {
     /// RFC 3339 with milliseconds, as in `2026-11-21T09:30:00.125Z`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -73,7 +73,7 @@ impl Delivery {
                 delivery: u32::try_from(info.delivered).unwrap_or(u32::MAX),
                 restart: 0,
             },
-            stored_at: Millis(i64::try_from(info.published.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)),
+            stored_at: info.published.into(),
             pending: info.pending,
         };
         Some(Self { message, lane, info, slot: None })

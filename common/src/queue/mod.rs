@@ -1,6 +1,7 @@
 //! The only door to NATS: connection, streams, publishing, pulling, replies and signals.
 
 pub mod attach;
+pub mod backlog;
 pub mod cancel;
 pub mod config;
 pub mod connection;
@@ -12,6 +13,7 @@ pub mod durability;
 pub mod error;
 pub mod events;
 pub mod jobs;
+mod pace;
 pub mod publisher;
 pub mod replies;
 pub mod signals;

@@ -22,6 +22,8 @@ pub const EVENTS_SUBJECTS: &str = "events.>";
 /// What `DEAD` takes.
 pub const DEAD_SUBJECTS: &str = "dead.>";
 
+/// Whatever a stream holds: what the server finds without a look at its subjects.
+pub const ANY: &str = ">";
 /// News about changed accounts, keys and agents.
 pub const INVALIDATE: &str = "invalidate.>";
 /// Where gateways tell each other what their limits have counted.
@@ -62,6 +64,12 @@ pub fn lane_filter(lane: Lane) -> String {
 /// The durable consumer of one lane.
 pub fn lane_consumer(lane: Lane) -> String {
     format!("workers-{lane}")
+}
+
+/// Whether a consumer of this name hands out jobs of `lane`, be it all of them or some.
+pub fn serves(consumer: &str, lane: Lane) -> bool {
+    let rest = consumer.strip_prefix(lane_consumer(lane).as_str());
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
 /// The lane that a job's subject names.
@@ -142,6 +150,14 @@ mod tests {
         }
         assert_eq!(lane_of("jobs.other.3.a.b"), None);
         assert_eq!(lane_of("replies.interactive.1"), None);
+    }
+
+    #[test]
+    fn a_consumer_serves_the_lane_that_its_name_begins_with() {
+        for name in ["workers-batch", "workers-batch-7"] {
+            assert_eq!(Lane::ALL.map(|lane| serves(name, lane)), [false, false, true], "{name}");
+        }
+        assert!(!Lane::ALL.iter().any(|lane| serves("workers-batches", *lane) || serves("other-batch", *lane)));
     }
 
     #[test]
