@@ -142,6 +142,45 @@ async fn until_counted_again(stack: &Stack) {
     .await;
 }
 
+/// Address and place of the number of each trigger in `deploy/keda.yaml`, in its order.
+fn triggers() -> Vec<(&'static str, &'static str)> {
+    let file = include_str!("../../deploy/keda.yaml");
+    let values = |name: &'static str| {
+        let lines = file.lines().filter_map(move |line| line.trim().strip_prefix(name)?.strip_prefix(':'));
+        lines.map(|value| value.trim().trim_matches(['"', '\'']))
+    };
+    values("url").zip(values("valueLocation")).collect()
+}
+
+#[rstest]
+#[tokio::test]
+async fn the_shipped_scaler_finds_the_unfinished_jobs_with_us_and_with_nats(
+    #[values(Database::Sqlite, Database::Postgres)] database: Database,
+) {
+    let model = ModelServer::start().await.expect("a model");
+    let gate = Gate::closed();
+    model.always(Behaviour::answer(["at last"]).held_after(0, &gate));
+    let stack = Stack::with_model(database, &model).set("FRONTDESK_CONCURRENCY", 2).start().await;
+    for _ in 0..5 {
+        submit(&Caller::of(&stack), &stack).await;
+    }
+    model.called(2).await;
+    let triggers = triggers();
+    assert_eq!(triggers.len(), 2);
+    for (url, location) in triggers {
+        let url = url.replace("http://frontdesk-gateway:9090", &stack.gateways[0].metrics_url);
+        let url = url.replace("http://nats:8222", &stack.nats.monitor_url());
+        until(&format!("{url} has 5 at {location}"), async || {
+            let page = Answer::to(stack.client().get(&url)).await;
+            // With the grammar of paths that KEDA reads.
+            let number = gjson::get(page.text(), location);
+            (number.kind() == gjson::Kind::Number && number.u64() == 5).then_some(())
+        })
+        .await;
+    }
+    gate.open();
+}
+
 /// What a gauge that was never read says now.
 async fn backlog(queue: &Queue) -> Backlog {
     let gateway = queue.connect(QueueRole::Gateway).await;
