@@ -12,6 +12,7 @@ pub mod pipeline;
 pub mod pool;
 pub mod providers;
 pub mod reply;
+pub mod retention;
 pub mod retry_after;
 pub mod run;
 pub mod started;

@@ -32,6 +32,7 @@ use crate::{
     pipeline::Pipeline,
     pool,
     providers::registry::{ProvidersConfig, Registry},
+    retention,
     run::Runner,
     started::StartedRows,
 };
@@ -129,6 +130,9 @@ impl Worker {
         lifecycle.spawn(ops::serve(self.operators, pages, lifecycle.clone()));
         lifecycle.spawn(self.webhooks.run());
         lifecycle.spawn(housekeeping::run(store.clone(), lifecycle.clone()));
+        if let Some(life) = config.retention {
+            lifecycle.spawn(retention::run(store.clone(), life, lifecycle.clone()));
+        }
         lifecycle.spawn(keep_events(connection.clone(), self.streams, lifecycle.clone()));
         if let Some(ack_wait) = queue_is_fit(&connection, &lifecycle).await {
             self.pipeline.runner.heartbeat = ack_wait / 3;

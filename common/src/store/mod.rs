@@ -21,6 +21,7 @@ pub mod listing;
 pub mod messages;
 mod migrate;
 mod place;
+pub mod retention;
 mod rows;
 pub mod settlements;
 mod sql;
