@@ -33,6 +33,7 @@ mod queue;
 mod real_model;
 mod redelivery;
 mod reference;
+mod scaling;
 mod stopping;
 mod streaming;
 mod submit;
