@@ -4,6 +4,7 @@ pub mod account;
 pub mod agent;
 pub mod backlog;
 pub mod batch;
+pub mod batch_object;
 pub mod channel;
 pub mod delivery;
 pub mod endpoint;
