@@ -14,4 +14,7 @@ mod m20261122_000004_webhook_deliveries;
 mod m20261122_000005_lists;
 mod m20261122_000006_older_secrets;
 mod m20261122_000007_webhook_classes;
+mod m20261123_000001_batches;
+mod m20261123_000002_batch_results;
+mod m20261123_000003_custom_ids;
 pub mod migrator;

@@ -8,7 +8,8 @@ use crate::{
     m20261121_000001_accounts, m20261121_000002_api_keys, m20261121_000003_agents, m20261121_000004_messages,
     m20261121_000005_ledger, m20261121_000006_gateways, m20261122_000001_callbacks, m20261122_000002_idempotency,
     m20261122_000003_webhook_endpoints, m20261122_000004_webhook_deliveries, m20261122_000005_lists,
-    m20261122_000006_older_secrets, m20261122_000007_webhook_classes,
+    m20261122_000006_older_secrets, m20261122_000007_webhook_classes, m20261123_000001_batches,
+    m20261123_000002_batch_results, m20261123_000003_custom_ids,
 };
 
 struct Migrator;
@@ -29,6 +30,9 @@ impl MigratorTrait for Migrator {
             Box::new(m20261122_000005_lists::Migration),
             Box::new(m20261122_000006_older_secrets::Migration),
             Box::new(m20261122_000007_webhook_classes::Migration),
+            Box::new(m20261123_000001_batches::Migration),
+            Box::new(m20261123_000002_batch_results::Migration),
+            Box::new(m20261123_000003_custom_ids::Migration),
         ]
     }
 }

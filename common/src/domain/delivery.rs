@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use super::{
     event::EventKind,
-    ids::{AccountId, DeliveryId, EndpointId, MessageId},
+    ids::{AccountId, BatchId, DeliveryId, EndpointId, MessageId},
     time::Millis,
 };
 
@@ -62,8 +62,10 @@ pub struct Delivery {
     pub id: DeliveryId,
     /// Whose it is.
     pub account: AccountId,
-    /// The message that the event is of; none for a test.
+    /// The message that the event is of.
     pub message: Option<MessageId>,
+    /// The batch that the event is of; a test is of neither.
+    pub batch: Option<BatchId>,
     /// What is told.
     pub event: EventKind,
     /// The endpoint that is told; none for the callback of the message.

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::message::MessageStatus;
+use super::{batch::BatchStatus, message::MessageStatus};
 
 /// What a webhook tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -64,9 +64,23 @@ impl EventKind {
         }
     }
 
+    /// The event of a batch that has come to `status`; none while it has not ended.
+    pub fn of_batch(status: BatchStatus) -> Option<Self> {
+        match status {
+            BatchStatus::Enqueuing | BatchStatus::InProgress | BatchStatus::Cancelling => None,
+            BatchStatus::Completed => Some(Self::BatchCompleted),
+            BatchStatus::Cancelled => Some(Self::BatchCancelled),
+        }
+    }
+
     /// Whether it is the end of a message.
     pub fn is_of_message(self) -> bool {
         matches!(self, Self::MessageCompleted | Self::MessageFailed | Self::MessageCancelled | Self::MessageExpired)
+    }
+
+    /// Whether it is the end of a batch.
+    pub fn is_of_batch(self) -> bool {
+        matches!(self, Self::BatchCompleted | Self::BatchCancelled)
     }
 
     /// The name that bodies and rows use.
@@ -132,6 +146,10 @@ mod tests {
         for status in MessageStatus::ALL {
             assert_eq!(EventKind::of(status).is_some(), status.is_terminal(), "{status}");
             assert!(EventKind::of(status).is_none_or(EventKind::is_of_message));
+        }
+        for status in BatchStatus::ALL {
+            assert_eq!(EventKind::of_batch(status).is_some(), status.is_terminal(), "{status}");
+            assert!(EventKind::of_batch(status).is_none_or(EventKind::is_of_batch));
         }
     }
 

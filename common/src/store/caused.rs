@@ -1,4 +1,4 @@
-//! What the end of a message causes: deliveries to its callback and to the account's endpoints.
+//! What the end of a message or of a batch causes: deliveries to its callback and to the account's endpoints.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -8,7 +8,10 @@ use uuid::Uuid;
 
 use super::{
     deliveries::{self, NewDelivery},
-    entity::webhook_endpoint::{Column, Entity},
+    entity::{
+        batch,
+        webhook_endpoint::{Column, Entity},
+    },
     error::StoreError,
     messages::Finish,
     sql,
@@ -18,6 +21,7 @@ use super::{
 use crate::domain::{
     event::EventKind,
     ids::{AccountId, EndpointId},
+    job::Job,
     time::Millis,
 };
 
@@ -25,17 +29,52 @@ use crate::domain::{
 /// more of them: those are no reason why a message could not end.
 type Listener = (EndpointId, Vec<String>);
 
-/// Writes the deliveries that the ends of `winners` cause. Ends without listeners cost nothing.
-pub(super) async fn insert_deliveries(write: &Write, winners: &[&Finish]) -> Result<(), StoreError> {
+/// Something that happened, and that receivers may be told of.
+pub(super) struct Event {
+    account: AccountId,
+    kind: EventKind,
+    /// The message or batch that it is of.
+    of: Uuid,
+    at: Millis,
+}
+
+impl Event {
+    /// The end of the batch of `row`, if it has one and its account may want to hear of it.
+    pub(super) fn of_batch(row: &batch::Model) -> Option<Self> {
+        let kind = row.status.parse().ok().and_then(EventKind::of_batch).filter(|_| row.notifies)?;
+        Some(Self { account: AccountId(row.account_id), kind, of: row.id, at: Millis(row.completed_at?) })
+    }
+
+    fn of_message(finish: &Finish) -> Option<Self> {
+        let kind = EventKind::of(finish.outcome.status)?;
+        Some(Self { account: finish.job.account, kind, of: finish.job.id.0, at: finish.outcome.completed_at })
+    }
+
+    fn delivery(&self, target: TargetId, endpoint: Option<EndpointId>, callback_url: Option<String>) -> NewDelivery {
+        let Self { account, kind: event, of, at } = *self;
+        NewDelivery { account, of: Some(of), event, target, endpoint, callback_url, at }
+    }
+}
+
+/// Writes the deliveries that the ends of `winners` and of `batches` cause. Ends without listeners cost nothing.
+pub(super) async fn insert_deliveries(write: &Write, winners: &[&Finish], batches: &[Event]) -> Result<(), StoreError> {
     let telling: Vec<_> = winners.iter().filter(|finish| finish.job.tells(finish.outcome.status)).collect();
-    if telling.is_empty() {
+    if telling.is_empty() && batches.is_empty() {
         return Ok(());
     }
     let notifying = telling.iter().filter(|finish| finish.job.notifies).map(|finish| finish.job.account);
+    let notifying = notifying.chain(batches.iter().map(|event| event.account));
     let listeners = listeners(write, notifying.collect()).await?;
     let mut new = Vec::new();
     for finish in telling {
-        push_deliveries(&mut new, finish, listeners.get(&finish.job.account).map_or(&[], Vec::as_slice));
+        let Some(event) = Event::of_message(finish) else { continue };
+        push_to_callback(&mut new, &event, &finish.job);
+        if finish.job.notifies {
+            push_to_endpoints(&mut new, &event, &listeners);
+        }
+    }
+    for event in batches {
+        push_to_endpoints(&mut new, event, &listeners);
     }
     deliveries::insert(write, &new).await?;
     let Some(first) = new.iter().map(NewDelivery::due).min() else { return Ok(()) };
@@ -72,28 +111,17 @@ async fn listeners(
     Ok(found)
 }
 
-fn push_deliveries(new: &mut Vec<NewDelivery>, finish: &Finish, listeners: &[Listener]) {
-    let job = &finish.job;
-    let Some(event) = EventKind::of(finish.outcome.status) else { return };
-    let at = finish.outcome.completed_at;
-    let delivery = |target, endpoint, callback_url| NewDelivery {
-        account: job.account,
-        message: Some(job.id),
-        event,
-        target,
-        endpoint,
-        callback_url,
-        at,
-    };
-    if let Some(callback) = job.callback.as_ref().filter(|callback| callback.wants(event)) {
+fn push_to_callback(new: &mut Vec<NewDelivery>, event: &Event, job: &Job) {
+    if let Some(callback) = job.callback.as_ref().filter(|callback| callback.wants(event.kind)) {
         let target = TargetId::of_callback(job.account, &callback.url);
-        new.push(delivery(target, None, Some(callback.url.clone())));
+        new.push(event.delivery(target, None, Some(callback.url.clone())));
     }
-    if job.notifies {
-        let wants = |events: &[String]| events.is_empty() || events.iter().any(|name| name == event.name());
-        let wanting = listeners.iter().filter(|(_, events)| wants(events));
-        new.extend(wanting.map(|(id, _)| delivery(TargetId::of_endpoint(*id), Some(*id), None)));
-    }
+}
+
+fn push_to_endpoints(new: &mut Vec<NewDelivery>, event: &Event, listeners: &HashMap<AccountId, Vec<Listener>>) {
+    let wants = |events: &[String]| events.is_empty() || events.iter().any(|name| name == event.kind.name());
+    let wanting = listeners.get(&event.account).into_iter().flatten().filter(|(_, events)| wants(events));
+    new.extend(wanting.map(|(id, _)| event.delivery(TargetId::of_endpoint(*id), Some(*id), None)));
 }
 
 #[cfg(test)]
@@ -104,7 +132,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        domain::{endpoint::DisabledReason, event::Callback, ids::MessageId, job::Job},
+        domain::{endpoint::DisabledReason, event::Callback, ids::MessageId},
         store::{
             claims::{Class, Due},
             connection::Store,

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use sea_orm::{ConnectionTrait as _, Statement, Value};
+use uuid::Uuid;
 
 use super::{
     entity::webhook_delivery,
@@ -15,7 +16,7 @@ use super::{
 use crate::domain::{
     delivery::{Delivery, DeliveryStatus},
     event::EventKind,
-    ids::{AccountId, DeliveryId, EndpointId, MessageId},
+    ids::{AccountId, BatchId, DeliveryId, EndpointId, MessageId},
     time::Millis,
 };
 
@@ -34,7 +35,8 @@ const WAITING: &str = "message_id = $1 AND event = $2 AND status = 'pending' AND
 /// A delivery to be.
 pub(super) struct NewDelivery {
     pub(super) account: AccountId,
-    pub(super) message: Option<MessageId>,
+    /// The message or batch that the event is of, which have ids of their own; none for a test.
+    pub(super) of: Option<Uuid>,
     pub(super) event: EventKind,
     pub(super) target: TargetId,
     pub(super) endpoint: Option<EndpointId>,
@@ -75,7 +77,7 @@ pub(super) async fn insert(write: &Write, new: &[NewDelivery]) -> Result<Vec<Del
             values.extend([
                 id.0.into(),
                 delivery.account.0.into(),
-                delivery.message.map(|id| id.0).into(),
+                delivery.of.into(),
                 delivery.event.name().into(),
                 delivery.endpoint.map(|id| id.0).into(),
                 delivery.target.0.into(),
@@ -94,11 +96,13 @@ pub(super) async fn insert(write: &Write, new: &[NewDelivery]) -> Result<Vec<Del
 
 /// The delivery that `row` tells of.
 pub(super) fn from_row(row: webhook_delivery::Model) -> Result<Delivery, StoreError> {
+    let event: EventKind = stored::parsed("event", &row.event)?;
     Ok(Delivery {
         id: DeliveryId(row.id),
         account: AccountId(row.account_id),
-        message: row.message_id.map(MessageId),
-        event: stored::parsed("event", &row.event)?,
+        message: row.message_id.filter(|_| event.is_of_message()).map(MessageId),
+        batch: row.message_id.filter(|_| event.is_of_batch()).map(BatchId),
+        event,
         endpoint: row.endpoint_id.map(EndpointId),
         status: stored::parsed("status", &row.status)?,
         tries: stored::count("tries", row.tries.into())?,

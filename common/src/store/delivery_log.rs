@@ -141,7 +141,7 @@ impl Store {
         let target = TargetId::of_endpoint(endpoint);
         let new = NewDelivery {
             account,
-            message: None,
+            of: None,
             event: EventKind::WebhookTest,
             target,
             endpoint: Some(endpoint),

@@ -1,6 +1,9 @@
 //! The end of jobs: stored result, ledger and balance in one transaction, many jobs at a time.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap, HashSet},
+};
 
 use sea_orm::{
     ConnectionTrait as _, DbBackend, Statement, Value,
@@ -8,6 +11,7 @@ use sea_orm::{
 };
 
 use super::{
+    batch_lines::Batches,
     caused,
     connection::{Store, within_patience},
     credits::{BALANCE_LIMIT, LedgerKind},
@@ -57,7 +61,8 @@ const CHARGED_AT_ONCE: Insert = Insert {
 impl Store {
     /// Stores how the jobs of `group` ended, in one transaction: for each message that has not ended yet its row,
     /// its entry in the ledger, the charge, and the deliveries that it causes. A cancelled one is charged apart, by
-    /// [`Store::charge_cancelled`]. The ids are distinct. The answer is in the order of the group.
+    /// [`Store::charge_cancelled`]. A line of a batch moves what is counted there; when that was stopped, the line is
+    /// cancelled, whatever its end was to be. The ids are distinct. The answer is in the order of the group.
     ///
     /// After an error nothing of the group is stored (after [`StoreError::Unavailable`] perhaps all of it), and
     /// doing it again, as a whole or one by one, is harmless.
@@ -69,24 +74,29 @@ impl Store {
             // In one order everywhere: PostgreSQL locks row by row, and two orders would be a deadlock.
             let mut sorted: Vec<_> = group.iter().collect();
             sorted.sort_unstable_by_key(|finish| finish.job.id);
-            let won = match &self.turn {
+            let Ended { won, mut others } = match &self.turn {
                 // Where no balance moves, the entries need not wait for the answer which ends were the first.
                 Some(turn) if sorted.iter().all(|finish| is_plain(finish)) => {
                     let rows = turn.lock().await.run(at_once(&sorted)?).await?;
-                    rows.iter().map(id_of_row).collect::<Result<_, _>>()?
+                    let won = rows.iter().map(id_of_row).collect::<Result<_, _>>()?;
+                    Ended { won, others: HashMap::new() }
                 }
                 _ => self.end_and_charge(&sorted).await?,
             };
-            let losers: Vec<_> = group.iter().map(|f| f.job.id).filter(|id| !won.contains(id)).collect();
-            let stored = stored::outcomes(&self.db, &losers).await?;
-            answer(group, &won, stored)
+            let is_unknown = |id: &MessageId| !won.contains(id) && !others.contains_key(id);
+            let losers: Vec<_> = group.iter().map(|finish| finish.job.id).filter(is_unknown).collect();
+            others.extend(stored::outcomes(&self.db, &losers).await?);
+            answer(group, &won, others)
         })
         .await
     }
 
-    /// The ends, then the entries, charges and deliveries of those that were the first; gives the ids of those.
-    async fn end_and_charge(&self, group: &[&Finish]) -> Result<HashSet<MessageId>, StoreError> {
+    /// The ends, then what those that were the first move: their batches, entries, charges and deliveries.
+    async fn end_and_charge(&self, group: &[&Finish]) -> Result<Ended, StoreError> {
         let write = self.write().await?;
+        let batches = Batches::lock(&write, group).await?;
+        let stored: Vec<_> = group.iter().map(|finish| batches.stored(finish)).collect();
+        let group: Vec<&Finish> = stored.iter().map(AsRef::as_ref).collect();
         let mut won = HashSet::with_capacity(group.len());
         for portion in sql::portions(group.len()) {
             for row in write.query_all_raw(ends(write.get_database_backend(), &group[portion])?).await? {
@@ -94,14 +104,33 @@ impl Store {
             }
         }
         let winners: Vec<_> = group.iter().copied().filter(|finish| won.contains(&finish.job.id)).collect();
+        let ended_batches = batches.count(&write, &winners).await?;
         let charged: Vec<_> = winners.iter().copied().filter(|finish| !is_cancelled(finish)).collect();
         for portion in sql::portions(charged.len()) {
             write.execute_raw(entries(&CHARGED, write.get_database_backend(), &charged[portion])).await?;
         }
         take(&write, &charged).await?;
-        caused::insert_deliveries(&write, &winners).await?;
+        caused::insert_deliveries(&write, &winners, &ended_batches).await?;
         write.commit().await?;
-        Ok(won)
+        Ok(Ended::new(won, &stored))
+    }
+}
+
+/// What was stored, and is known without looking again.
+struct Ended {
+    /// Whose end is the one that was given.
+    won: HashSet<MessageId>,
+    /// How others have ended.
+    others: HashMap<MessageId, Outcome>,
+}
+
+impl Ended {
+    /// The ends of `written`, as `stored`: one that was changed on its way is not its giver's.
+    fn new(mut written: HashSet<MessageId>, stored: &[Cow<'_, Finish>]) -> Self {
+        let changed = stored.iter().filter(|finish| matches!(finish, Cow::Owned(_)));
+        let changed = changed.filter(|finish| written.remove(&finish.job.id));
+        let others = changed.map(|finish| (finish.job.id, finish.outcome.clone())).collect();
+        Self { won: written, others }
     }
 }
 
@@ -191,7 +220,10 @@ fn is_cancelled(finish: &Finish) -> bool {
 
 /// Whether all that the end leaves is a row and an entry.
 fn is_plain(finish: &Finish) -> bool {
-    charge(finish) == 0 && !is_cancelled(finish) && !finish.job.tells(finish.outcome.status)
+    finish.job.batch.is_none()
+        && charge(finish) == 0
+        && !is_cancelled(finish)
+        && !finish.job.tells(finish.outcome.status)
 }
 
 /// A charge that a balance can bear.
@@ -202,15 +234,14 @@ pub(super) fn within_limit(credits: MicroCredits) -> MicroCredits {
 fn answer(
     group: &[Finish],
     won: &HashSet<MessageId>,
-    stored: Vec<(MessageId, Outcome)>,
+    mut others: HashMap<MessageId, Outcome>,
 ) -> Result<Vec<Committed>, StoreError> {
-    let mut stored: HashMap<_, _> = stored.into_iter().collect();
     let committed = group.iter().map(|finish| {
         let id = finish.job.id;
         if won.contains(&id) {
             return Ok(Committed::Won { credits_charged: charge(finish) });
         }
-        Ok(Committed::Lost(stored.remove(&id).ok_or(StoreError::Missing("message"))?))
+        Ok(Committed::Lost(others.remove(&id).ok_or(StoreError::Missing("message"))?))
     });
     committed.collect()
 }

@@ -2,6 +2,11 @@
 
 pub mod accounts;
 pub mod agents;
+pub mod batch_leases;
+mod batch_lines;
+pub mod batch_results;
+pub mod batch_stops;
+pub mod batches;
 pub mod callback_secrets;
 mod caused;
 pub mod charges;

@@ -8,10 +8,11 @@ use crate::domain::{account::MicroCredits, job::Job, message::MessageStatus, rep
 
 /// The table and the columns that [`push`] fills, in its order.
 pub(super) const HEAD: &str = "messages (id, account_id, key_id, agent_id, agent_version, channel, lane, status, \
-     prompt, attempts, new_chat, created_at, started_at, expires_at, metadata, callback, retry_of, content, model, input_tokens, output_tokens, \
+     prompt, attempts, new_chat, created_at, started_at, expires_at, metadata, callback, retry_of, \
+     batch_id, batch_line, custom_id, content, model, input_tokens, output_tokens, \
      usage_estimated, credits_charged, error_code, error_message, error_retryable, completed_at)";
 /// How many columns [`HEAD`] names.
-pub(super) const COLUMNS: usize = 27;
+pub(super) const COLUMNS: usize = 30;
 
 /// What is known about a job, beside itself.
 pub(super) enum State<'a> {
@@ -61,6 +62,9 @@ pub(super) fn push(values: &mut Vec<Value>, job: &Job, state: &State<'_>) -> Res
         metadata.into(),
         callback.into(),
         job.retry_of.map(|id| id.0).into(),
+        job.batch.as_ref().map(|line| line.batch.0).into(),
+        job.batch.as_ref().map(|line| i64::from(line.line)).into(),
+        sql::text(job.batch.as_ref().map(|line| line.custom_id.as_str())),
     ]);
     match state {
         State::Queued | State::Begun { .. } => push_nothing(values),

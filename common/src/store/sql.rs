@@ -17,26 +17,48 @@ pub(super) struct Insert {
     pub(super) tail: &'static str,
 }
 
+/// `UPDATE <head> FROM (VALUES (..), (..)) AS new WHERE <tail>`, in which the columns of the values are called `column1`
+/// and so on.
+pub(super) struct Update {
+    /// The table and what is set.
+    pub(super) head: &'static str,
+    /// How many columns the values have.
+    pub(super) columns: usize,
+    /// Which row of the table each row of the values is for.
+    pub(super) tail: &'static str,
+}
+
 impl Insert {
     /// The statement for the rows in `values`, one after another.
     pub(super) fn statement(&self, backend: DbBackend, values: Vec<Value>) -> Statement {
-        let rows = values.len() / self.columns;
-        let mut sql = String::with_capacity(self.head.len() + self.tail.len() + values.len() * 6 + rows * 3 + 32);
-        sql.push_str("INSERT INTO ");
-        sql.push_str(self.head);
-        sql.push_str(" VALUES ");
-        for place in 0..values.len() {
-            if place % self.columns > 0 {
-                sql.push(',');
-            } else {
-                sql.push_str(if place == 0 { "(" } else { "),(" });
-            }
-            push_placeholder(&mut sql, backend, place);
-        }
-        sql.push_str(") ");
-        sql.push_str(self.tail);
-        Statement::from_sql_and_values(backend, sql, values)
+        over_rows(backend, ["INSERT INTO ", self.head, " VALUES "], self.columns, [" ", self.tail], values)
     }
+}
+
+impl Update {
+    /// The statement for the rows in `values`, one after another.
+    pub(super) fn statement(&self, backend: DbBackend, values: Vec<Value>) -> Statement {
+        let before = ["UPDATE ", self.head, " FROM (VALUES "];
+        over_rows(backend, before, self.columns, [") AS new WHERE ", self.tail], values)
+    }
+}
+
+fn over_rows(backend: DbBackend, before: [&str; 3], columns: usize, after: [&str; 2], values: Vec<Value>) -> Statement {
+    let rows = values.len() / columns;
+    let length = before.iter().chain(&after).map(|text| text.len()).sum::<usize>();
+    let mut sql = String::with_capacity(length + values.len() * 6 + rows * 3 + 1);
+    sql.extend(before);
+    for place in 0..values.len() {
+        if place % columns > 0 {
+            sql.push(',');
+        } else {
+            sql.push_str(if place == 0 { "(" } else { "),(" });
+        }
+        push_placeholder(&mut sql, backend, place);
+    }
+    sql.push(')');
+    sql.extend(after);
+    Statement::from_sql_and_values(backend, sql, values)
 }
 
 /// SQLite looks numbered parameters up by name, one after another: with hundreds of them that takes longer than
@@ -104,5 +126,8 @@ mod tests {
         let text = |backend| insert.statement(backend, values()).sql;
         assert_eq!(text(DbBackend::Sqlite), "INSERT INTO t (a, b) VALUES (?,?),(?,?) RETURNING a");
         assert_eq!(text(DbBackend::Postgres), "INSERT INTO t (a, b) VALUES ($1,$2),($3,$4) RETURNING a");
+        let update = Update { head: "t SET a = column2", columns: 2, tail: "b = column1" };
+        let text = update.statement(DbBackend::Sqlite, values()).sql;
+        assert_eq!(text, "UPDATE t SET a = column2 FROM (VALUES (?,?),(?,?)) AS new WHERE b = column1");
     }
 }

@@ -1,7 +1,7 @@
 //! Rows of `messages`, read back.
 
 use sea_orm::{
-    ColumnTrait as _, ConnectionTrait, EntityTrait as _, FromQueryResult, QueryFilter as _, QuerySelect as _, Select,
+    ColumnTrait as _, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter as _, QuerySelect as _, Select,
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -257,7 +257,12 @@ pub(super) fn from_json<T: DeserializeOwned>(
 
 /// Selects what [`Row::message`] needs.
 pub(super) fn select() -> Select<Entity> {
-    Entity::find().select_only().columns(END).columns(REST)
+    select_from(Entity::find().select_only())
+}
+
+/// The same, from messages that something else is joined with.
+pub(super) fn select_from<E: EntityTrait>(select: Select<E>) -> Select<E> {
+    select.columns(END).columns(REST)
 }
 
 /// The messages of those of `ids` that have a row, in no order.

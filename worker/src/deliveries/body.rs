@@ -1,7 +1,9 @@
-//! What a webhook says: the event with the message as its caller sees it, or, when that is large, where to read it.
+//! What a webhook says: the event with what it is of as its caller sees that, or, when it is large, where to read it.
 
 use bytes::Bytes;
 use common::domain::{
+    batch::Batch,
+    batch_object::BatchObject,
     delivery::Delivery,
     event::EventKind,
     ids::{AgentId, EndpointId, MessageId},
@@ -51,6 +53,11 @@ pub fn of_message(event: EventKind, at: Millis, message: MessageObject) -> serde
     if whole.len() > MOST_BYTES { serialized(event, at, thin) } else { Ok(whole) }
 }
 
+/// The body for `event`, which happened `at`, with the batch that it is of.
+pub fn of_batch(event: EventKind, at: Millis, batch: &Batch) -> serde_json::Result<Bytes> {
+    serialized(event, at, BatchObject::from(batch))
+}
+
 /// The body for a try of `endpoint`.
 pub fn of_test(at: Millis, endpoint: Option<EndpointId>) -> serde_json::Result<Bytes> {
     serialized(EventKind::WebhookTest, at, Tried { endpoint_id: endpoint })
@@ -62,7 +69,7 @@ fn serialized<T: Serialize>(event: EventKind, at: Millis, data: T) -> serde_json
 
 /// The `webhook-id` of `delivery`: the same for one event on every try, at every receiver, and when it is sent again.
 pub fn webhook_id(delivery: &Delivery) -> String {
-    let of = delivery.message.map_or(delivery.id.0, |message| message.0);
+    let of = delivery.message.map(|message| message.0).or(delivery.batch.map(|batch| batch.0)).unwrap_or(delivery.id.0);
     format!("evt_{}_{}", of.simple(), delivery.event.name().replace('.', "_"))
 }
 

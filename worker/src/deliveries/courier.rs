@@ -152,7 +152,7 @@ impl Courier {
     async fn attempt(&self, due: &Due, post: &Post) -> Result<Tried, NotTried> {
         let (at, begun) = (Millis::now(), Instant::now());
         let Some(body) = self.body(&due.delivery).await? else {
-            let result = Err("the message is gone".to_owned());
+            let result = Err("what it would tell of is gone".to_owned());
             return Ok(Tried { at, took: begun.elapsed(), result, is_final: true });
         };
         let (id, timestamp) = (body::webhook_id(&due.delivery), at.0.div_euclid(1_000));
@@ -168,12 +168,17 @@ impl Courier {
 
     /// What the webhook says, as things stand now; `None` when there is nothing left to tell of.
     async fn body(&self, delivery: &Delivery) -> Result<Option<Bytes>, StoreError> {
-        let built = match delivery.message {
-            None => body::of_test(delivery.created_at, delivery.endpoint),
-            Some(id) => match self.store.message(id).await? {
-                Some(message) => body::of_message(delivery.event, delivery.created_at, message.object()),
+        let (event, at) = (delivery.event, delivery.created_at);
+        let built = match (delivery.message, delivery.batch) {
+            (Some(id), _) => match self.store.message(id).await? {
+                Some(message) => body::of_message(event, at, message.object()),
                 None => return Ok(None),
             },
+            (None, Some(id)) => match self.store.batch(id).await? {
+                Some(batch) => body::of_batch(event, at, &batch),
+                None => return Ok(None),
+            },
+            (None, None) => body::of_test(at, delivery.endpoint),
         };
         Ok(built.inspect_err(|error| error!(%error, "could not write a webhook")).ok())
     }

@@ -139,6 +139,7 @@ mod tests {
             id: DeliveryId::new(),
             account: AccountId::new(),
             message: None,
+            batch: None,
             event: EventKind::WebhookTest,
             endpoint: None,
             status: DeliveryStatus::Pending,

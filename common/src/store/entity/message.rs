@@ -29,6 +29,7 @@ pub struct Model {
     pub conversation_id: Option<Uuid>,
     pub batch_id: Option<Uuid>,
     pub batch_line: Option<i32>,
+    pub custom_id: Option<String>,
     pub metadata: Option<String>,
     pub retry_of: Option<Uuid>,
     pub new_chat: bool,

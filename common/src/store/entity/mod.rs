@@ -4,6 +4,8 @@ pub(super) mod account;
 pub(super) mod agent;
 pub(super) mod agent_version;
 pub(super) mod api_key;
+pub(super) mod batch;
+pub(super) mod batch_result;
 pub(super) mod callback_secret;
 pub(super) mod gateway;
 pub(super) mod idempotency_key;

@@ -8,6 +8,7 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
     pub account_id: Uuid,
+    /// Of the message, or of the batch when the event is one's.
     pub message_id: Option<Uuid>,
     pub event: String,
     /// Absent for the callback of a message.
