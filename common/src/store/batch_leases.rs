@@ -101,3 +101,80 @@ impl Store {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        domain::{batch::BatchStatus, ids::AccountId},
+        store::testing::{cancelled, completed, failed, lines, new_batch, on_each_database, open},
+    };
+
+    #[tokio::test]
+    async fn a_batch_is_one_gateways_until_its_lease_is_over() {
+        on_each_database(async |store| {
+            let new = new_batch(AccountId::new(), 5);
+            let (first, second, now) = (GatewayId::new(), GatewayId::new(), Millis::now());
+            let at = |seconds| now.plus(Duration::from_secs(seconds));
+            store.open_batch(&new, first, at(10), u64::MAX).await.expect("a batch");
+            let take = async |at, until| store.take_batch_over(new.id, second, at, until).await.expect("an answer");
+            let renew = async |owner, until| store.renew_batch(new.id, owner, until).await.expect("an answer");
+            let enqueued = async |owner| store.batch_enqueued(new.id, owner, at(40)).await.expect("an answer");
+            assert_eq!(take(at(9), at(20)).await, None);
+            assert_eq!((renew(first, at(15)).await, renew(second, at(99)).await), (Lease::Held, Lease::Lost));
+            assert_eq!(take(at(14), at(20)).await, None);
+            assert_eq!(take(at(15), at(30)).await, Some(new.slot));
+            assert_eq!((renew(first, at(99)).await, renew(second, at(31)).await), (Lease::Lost, Lease::Held));
+            assert_eq!(enqueued(first).await, None);
+            let batch = enqueued(second).await.expect("its own");
+            assert_eq!((batch.status, batch.enqueued_at), (BatchStatus::InProgress, Some(at(40))));
+            assert_eq!(enqueued(second).await, Some(batch), "also when the first answer was lost");
+            assert_eq!(take(at(99), at(100)).await, None);
+            assert_eq!(renew(second, at(99)).await, Lease::Lost);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_was_stopped_meanwhile_ends_when_its_gateway_has_noticed() {
+        on_each_database(async |store| {
+            let new = new_batch(AccountId::new(), 3);
+            let owner = GatewayId::new();
+            open(&store, &new, owner).await;
+            store.finish(&[completed(&lines(&new, [1])[0], "done")]).await.expect("to finish");
+            let now = Millis::now();
+            let stopped = store.cancel_batch(new.id, now).await.expect("an answer").expect("it was open");
+            assert_eq!((stopped.status, stopped.completed_at), (BatchStatus::Cancelling, None));
+            assert_eq!((stopped.counts.completed, stopped.counts.cancelled), (1, 2));
+            let again = store.cancel_batch(new.id, now).await.expect("an answer");
+            assert_eq!(again.as_ref(), Some(&stopped));
+            assert_eq!(store.renew_batch(new.id, owner, now).await.expect("an answer"), Lease::Stopped);
+            let ended = store.batch_enqueued(new.id, owner, now).await.expect("an answer").expect("the batch");
+            assert_eq!((ended.status, ended.enqueued_at), (BatchStatus::Cancelled, None));
+            assert_eq!((ended.completed_at, ended.counts), (Some(now), stopped.counts));
+            assert_eq!(store.cancel_batch(new.id, now).await.expect("an answer"), None);
+            assert_eq!(store.renew_batch(new.id, owner, now).await.expect("an answer"), Lease::Stopped);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_batch_whose_lines_have_all_ended_is_completed_when_the_last_one_is_on_the_queue() {
+        on_each_database(async |store| {
+            let new = new_batch(AccountId::new(), 3);
+            let (owner, now) = (GatewayId::new(), Millis::now());
+            open(&store, &new, owner).await;
+            let all = lines(&new, 1..=3);
+            let ends = [completed(&all[0], "done"), failed(&all[1]), cancelled(&all[2])];
+            store.finish(&ends).await.expect("to finish");
+            let batch = store.batch(new.id).await.expect("an answer").expect("the batch");
+            assert_eq!((batch.status, batch.counts.unfinished()), (BatchStatus::Enqueuing, 0));
+            let batch = store.batch_enqueued(new.id, owner, now).await.expect("an answer").expect("the batch");
+            assert_eq!(batch.status, BatchStatus::Completed);
+            assert_eq!((batch.enqueued_at, batch.completed_at), (Some(now), Some(now)));
+        })
+        .await;
+    }
+}

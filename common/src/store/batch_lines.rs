@@ -148,3 +148,259 @@ fn moved(backend: DbBackend, batches: &[&Model]) -> Statement {
     }
     MOVED.statement(backend, values)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_util::future::{join, join_all};
+
+    use super::*;
+    use crate::{
+        domain::{
+            batch::{Batch, BatchCounts},
+            ids::{AccountId, BatchId, GatewayId},
+            job::Job,
+        },
+        store::{
+            connection::Store,
+            messages::Committed,
+            testing::{
+                account, cancelled, completed, enqueued, failed, job, lines, new_batch, on_each_database,
+                on_each_empty_database, open, started,
+            },
+        },
+    };
+
+    async fn look(store: &Store, id: BatchId) -> Batch {
+        store.batch(id).await.expect("an answer").expect("the batch")
+    }
+
+    fn counts(batch: &Batch) -> [u32; 3] {
+        let BatchCounts { completed, failed, cancelled, .. } = batch.counts;
+        [completed, failed, cancelled]
+    }
+
+    fn expired(job: &Arc<Job>) -> Finish {
+        let Finish { job, outcome } = failed(job);
+        Finish { job, outcome: Outcome { status: MessageStatus::Expired, attempts: 0, started_at: None, ..outcome } }
+    }
+
+    #[tokio::test]
+    async fn each_first_end_counts_and_the_last_one_completes_the_batch() {
+        on_each_database(async |store| {
+            let owner = account(&store).await.id;
+            let new = new_batch(owner, 5);
+            enqueued(&store, &new).await;
+            let all = lines(&new, 1..=5);
+            store.mark_started(&[started(&all[1])]).await.expect("its row");
+            let first = [completed(&all[0], "done"), failed(&all[1]), completed(&job(owner), "of no batch")];
+            store.finish(&first).await.expect("to finish");
+            assert_eq!(counts(&look(&store, new.id).await), [1, 1, 0]);
+            let again = [failed(&all[0]), completed(&all[1], "too late"), expired(&all[2]), cancelled(&all[3])];
+            let committed = store.finish(&again).await.expect("to finish");
+            assert_eq!(committed[0], Committed::Lost(first[0].outcome.clone()));
+            assert_eq!(committed[3], Committed::Won { credits_charged: 0 });
+            let batch = look(&store, new.id).await;
+            assert_eq!((counts(&batch), batch.status, batch.completed_at), ([1, 2, 1], BatchStatus::InProgress, None));
+            store.finish(&[completed(&all[4], "done")]).await.expect("to finish");
+            let batch = look(&store, new.id).await;
+            assert_eq!((counts(&batch), batch.status), ([2, 2, 1], BatchStatus::Completed));
+            assert!(batch.completed_at.is_some_and(|at| at >= new.created_at));
+            // Two ended for seven micro-credits each, beside one of no batch, a failed one and an expired one.
+            assert_eq!(store.balance(owner).await.expect("a balance"), -7 * 5);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn an_end_in_a_stopped_batch_is_a_cancelled_one_and_counts_nothing() {
+        on_each_database(async |store| {
+            let owner = account(&store).await.id;
+            let new = new_batch(owner, 4);
+            enqueued(&store, &new).await;
+            let all = lines(&new, 1..=4);
+            store.finish(&[completed(&all[0], "in time")]).await.expect("to finish");
+            let stopped = store.cancel_batch(new.id, Millis::now()).await.expect("an answer").expect("it was open");
+            assert_eq!((counts(&stopped), stopped.status), ([1, 0, 3], BatchStatus::Cancelled));
+            let late = completed(&all[1], "too late");
+            let ends = [late.clone(), cancelled(&all[2]), completed(&all[0], "once more")];
+            let committed = store.finish(&ends).await.expect("to finish");
+            let Committed::Lost(outcome) = &committed[0] else { panic!("{committed:?}") };
+            assert_eq!((outcome.status, &outcome.content), (MessageStatus::Cancelled, &None));
+            assert_eq!((outcome.attempts, outcome.completed_at), (1, late.outcome.completed_at));
+            assert_eq!(committed[1], Committed::Won { credits_charged: 0 });
+            assert!(matches!(&committed[2], Committed::Lost(first) if first.content.as_deref() == Some("in time")));
+            assert_eq!(look(&store, new.id).await, stopped);
+            // What the run has used is charged apart, and once.
+            assert_eq!(store.balance(owner).await.expect("a balance"), -7);
+            let usage = late.outcome.usage;
+            for charges in [true, false] {
+                let charged = store.charge_cancelled(&all[1], usage, Some("demo"), Millis::now()).await;
+                assert_eq!(charged.expect("an answer"), charges);
+            }
+            assert_eq!(store.balance(owner).await.expect("a balance"), -14);
+            let results = store.batch_results(new.id, 0, None, 9).await.expect("results");
+            let shown: Vec<_> = results.iter().map(|result| (result.seq, result.line)).collect();
+            assert_eq!(shown.len(), 3);
+            assert_eq!(shown[0], (1, 1));
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn lines_of_a_batch_that_is_gone_end_all_the_same() {
+        on_each_database(async |store| {
+            let new = new_batch(AccountId::new(), 1);
+            let committed = store.finish(&[completed(&lines(&new, [1])[0], "done")]).await.expect("to finish");
+            assert_eq!(committed, [Committed::Won { credits_charged: 7 }]);
+            assert!(store.batch_results(new.id, 0, None, 9).await.expect("results").is_empty());
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_group_takes_few_statements_however_many_lines_it_has() {
+        on_each_database(async |store| {
+            let (one, other) = (new_batch(AccountId::new(), 500), new_batch(AccountId::new(), 500));
+            enqueued(&store, &one).await;
+            enqueued(&store, &other).await;
+            let ends = |range: std::ops::RangeInclusive<u32>| {
+                let jobs = lines(&one, range.clone()).into_iter().chain(lines(&other, range));
+                let free = jobs.map(|job| Arc::new(Job { price: Default::default(), ..Job::clone(&job) }));
+                free.map(|job| completed(&job, "done")).collect::<Vec<_>>()
+            };
+            let before = store.queries();
+            store.finish(&ends(1..=128)).await.expect("to finish");
+            // Both batches are read and moved, and of the rest each statement takes 64.
+            assert!(store.queries() - before <= 2 + 3 * 4, "{}", store.queries() - before);
+            store.finish(&ends(129..=500)).await.expect("to finish");
+            for batch in [one, other] {
+                let batch = look(&store, batch.id).await;
+                assert_eq!((counts(&batch), batch.status), ([500, 0, 0], BatchStatus::Completed));
+            }
+        })
+        .await;
+    }
+
+    /// Ends every line three times, in portions, from two processes.
+    async fn end_all(stores: &[Store], all: &[Arc<Job>]) -> usize {
+        let ending =
+            (0..3).flat_map(|round| stores.iter().map(move |store| (round, store))).map(async |(round, store)| {
+                let mut won = 0;
+                let mut order: Vec<_> = all.iter().collect();
+                order.rotate_left(round * 31);
+                for portion in order.chunks(17) {
+                    let ends: Vec<_> = portion
+                        .iter()
+                        .enumerate()
+                        .map(|(place, job)| if place % 3 == 0 { failed(job) } else { completed(job, "done") })
+                        .collect();
+                    let committed = store.finish(&ends).await.expect("to finish");
+                    won += committed.iter().filter(|committed| matches!(committed, Committed::Won { .. })).count();
+                }
+                won
+            });
+        join_all(ending).await.into_iter().sum()
+    }
+
+    /// Reads until the batch has ended and its `total` results were seen: those come in order, once each, and what was
+    /// counted never becomes less.
+    async fn watch(store: &Store, id: BatchId, total: usize) -> Batch {
+        let (mut after, mut seen, mut before) = (0, BTreeSet::new(), [0; 3]);
+        loop {
+            let batch = look(store, id).await;
+            let page = store.batch_results(id, after, None, 50).await.expect("results");
+            let now = counts(&batch);
+            assert!(before.iter().zip(now).all(|(before, now)| *before <= now), "{before:?} became {now:?}");
+            before = now;
+            for result in &page {
+                assert_eq!(result.seq, after + 1, "nothing is skipped that comes later");
+                assert_eq!(result.custom_id, format!("line-{}", result.line));
+                assert!(seen.insert(result.line), "{} came twice", result.line);
+                after = result.seq;
+            }
+            if page.is_empty() && batch.status.is_terminal() && seen.len() == total {
+                return batch;
+            }
+        }
+    }
+
+    async fn two_stores(config: &crate::store::connection::StoreConfig) -> Vec<Store> {
+        let mut stores = Vec::new();
+        for _ in 0..2 {
+            let store = Store::connect(config).await.expect("to connect");
+            store.migrate().await.expect("to migrate");
+            stores.push(store);
+        }
+        stores
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn what_workers_end_at_once_is_counted_once_and_read_in_one_order() {
+        on_each_empty_database(async |config| {
+            let stores = two_stores(&config).await;
+            let owner = account(&stores[0]).await.id;
+            let (new, other) = (new_batch(owner, 200), new_batch(owner, 200));
+            let gateway = GatewayId::new();
+            open(&stores[0], &new, gateway).await;
+            enqueued(&stores[0], &other).await;
+            // Both batches are in every group, and each worker has them in an order of its own.
+            let pairs = lines(&new, 1..=200).into_iter().zip(lines(&other, 1..=200));
+            let all: Vec<_> = pairs.flat_map(|(one, other)| [other, one]).collect();
+            let ending = async {
+                let (won, enqueued) =
+                    join(end_all(&stores, &all), stores[1].batch_enqueued(new.id, gateway, Millis::now())).await;
+                assert!(enqueued.expect("an answer").is_some());
+                won
+            };
+            let (won, (one, two)) =
+                join(ending, join(watch(&stores[0], new.id, 200), watch(&stores[1], other.id, 200))).await;
+            assert_eq!(won, 400);
+            for batch in [one, two] {
+                assert_eq!((batch.status, batch.counts.unfinished()), (BatchStatus::Completed, 0));
+                assert_eq!(batch, look(&stores[0], batch.id).await);
+            }
+            assert_eq!(stores[0].balance(owner).await.expect("a balance"), -7 * 400);
+            for store in stores {
+                store.close().await.expect("to close");
+            }
+        })
+        .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn whatever_ends_while_its_batch_is_stopped_the_counts_are_exact() {
+        on_each_empty_database(async |config| {
+            let stores = two_stores(&config).await;
+            let owner = account(&stores[0]).await.id;
+            let new = new_batch(owner, 200);
+            enqueued(&stores[0], &new).await;
+            let all = lines(&new, 1..=200);
+            let stopping = async {
+                while counts(&look(&stores[1], new.id).await) == [0; 3] {}
+                stores[1].cancel_batch(new.id, Millis::now()).await.expect("an answer")
+            };
+            let (_, stopped) = join(end_all(&stores, &all), stopping).await;
+            let batch = watch(&stores[0], new.id, 200).await;
+            if let Some(stopped) = stopped {
+                assert_eq!((stopped.status, &stopped), (BatchStatus::Cancelled, &batch));
+            }
+            let mut stored = [0; 3];
+            for result in stores[0].batch_results(new.id, 0, None, 999).await.expect("results") {
+                match result.message.status {
+                    MessageStatus::Completed => stored[0] += 1,
+                    MessageStatus::Failed => stored[1] += 1,
+                    _ => stored[2] += 1,
+                }
+            }
+            assert_eq!(counts(&batch), stored);
+            let charged = i64::from(stored[0] + stored[1]) * -7;
+            assert_eq!(stores[0].balance(owner).await.expect("a balance"), charged);
+            for store in stores {
+                store.close().await.expect("to close");
+            }
+        })
+        .await;
+    }
+}

@@ -22,7 +22,7 @@ use crate::domain::{
 /// A page ends with the line whose answer takes it to so many bytes.
 const MOST_BYTES: usize = 8 * 1024 * 1024;
 /// How many rows are read at once: one may have an answer of megabytes.
-const PORTION: u64 = 20;
+const PORTION: usize = 20;
 
 /// How a line of a batch ended.
 #[derive(Clone, Debug)]
@@ -79,23 +79,22 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<BatchResult>, StoreError> {
         let (mut results, mut after, mut bytes) = (Vec::new(), after, 0);
-        loop {
-            let most = PORTION.min(u64::try_from(limit - results.len()).unwrap_or(u64::MAX));
-            let portion = within_patience(self.results_portion(id, after, status, most)).await?;
-            let is_last = portion.len() < usize::try_from(most).unwrap_or(usize::MAX);
+        while results.len() < limit && bytes < MOST_BYTES {
+            let portion = within_patience(self.results_portion(id, after, status)).await?;
+            let is_last = portion.len() < PORTION;
             for result in portion {
-                after = result.seq;
-                let content = result.message.outcome.as_ref().and_then(|outcome| outcome.content.as_ref());
-                bytes += content.map_or(0, String::len);
-                results.push(result);
-                if results.len() >= limit || bytes >= MOST_BYTES {
-                    return Ok(results);
+                if results.len() < limit && bytes < MOST_BYTES {
+                    after = result.seq;
+                    let content = result.message.outcome.as_ref().and_then(|outcome| outcome.content.as_ref());
+                    bytes += content.map_or(0, String::len);
+                    results.push(result);
                 }
             }
             if is_last {
-                return Ok(results);
+                break;
             }
         }
+        Ok(results)
     }
 
     async fn results_portion(
@@ -103,7 +102,6 @@ impl Store {
         id: BatchId,
         after: u64,
         status: Option<MessageStatus>,
-        most: u64,
     ) -> Result<Vec<BatchResult>, StoreError> {
         use batch_result::Column;
         let of_message =
@@ -115,7 +113,7 @@ impl Store {
             .filter(Column::BatchId.eq(id.0))
             .filter(Column::Seq.gt(i64::try_from(after).unwrap_or(i64::MAX)))
             .order_by_asc(Column::Seq)
-            .limit(most);
+            .limit(PORTION as u64);
         if let Some(status) = status {
             select = select.filter(message::Column::Status.eq(status.name()));
         }
@@ -190,5 +188,131 @@ impl RetryRow {
             agent: AgentId(self.agent_id),
             turns: stored::from_json("prompt", Some(self.prompt))?.unwrap_or_default(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::{ids::AccountId, time::Millis},
+        store::{
+            listing::ListFilter,
+            testing::{cancelled, completed, enqueued, failed, lines, new_batch, on_each_database},
+        },
+    };
+
+    async fn seqs(store: &Store, id: BatchId, after: u64, status: Option<MessageStatus>, limit: usize) -> Vec<u64> {
+        let page = store.batch_results(id, after, status, limit).await.expect("results");
+        page.into_iter().map(|result| result.seq).collect()
+    }
+
+    #[tokio::test]
+    async fn results_come_in_pages_in_the_order_of_the_ends() {
+        on_each_database(async |store| {
+            let owner = AccountId::new();
+            let (new, other) = (new_batch(owner, 60), new_batch(owner, 60));
+            enqueued(&store, &new).await;
+            enqueued(&store, &other).await;
+            let mut all = lines(&new, 1..=60);
+            all.rotate_left(20);
+            for (place, job) in all.iter().enumerate() {
+                let end = if place % 20 == 7 { failed(job) } else { completed(job, &place.to_string()) };
+                store.finish(&[end, completed(&lines(&other, [60 - place as u32])[0], "other")]).await.expect("ends");
+            }
+            let page = store.batch_results(new.id, 3, None, 50).await.expect("results");
+            assert_eq!(page.len(), 50);
+            for (place, result) in (3..).zip(&page) {
+                assert_eq!((result.seq, result.message.id), (place as u64 + 1, all[place].id));
+                assert_eq!(
+                    (result.custom_id.as_str(), result.message.batch),
+                    (&*format!("line-{}", result.line), Some(new.id.0))
+                );
+                let content = result.message.outcome.as_ref().and_then(|outcome| outcome.content.clone());
+                assert!(content.is_none_or(|content| content == place.to_string()));
+            }
+            assert_eq!(seqs(&store, new.id, 58, None, 50).await, [59, 60]);
+            assert!(seqs(&store, new.id, 60, None, 50).await.is_empty());
+            assert_eq!(seqs(&store, new.id, 0, None, 2).await, [1, 2]);
+            assert!(seqs(&store, new.id, 0, None, 0).await.is_empty());
+            assert_eq!(seqs(&store, new.id, 8, Some(MessageStatus::Failed), 9).await, [28, 48]);
+            assert!(seqs(&store, BatchId::new(), 0, None, 9).await.is_empty());
+            // As messages, they are in the order of the lines.
+            let filter = ListFilter { batch: Some(new.id.0), ..ListFilter::default() };
+            let listed = store.messages(owner, &filter, 99).await.expect("a list").messages;
+            let ids: Vec<_> = listed.iter().map(|message| message.id).collect();
+            assert_eq!(ids, lines(&new, (1..=60).rev()).iter().map(|job| job.id).collect::<Vec<_>>());
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_page_ends_after_so_many_bytes_and_the_next_one_goes_on() {
+        on_each_database(async |store| {
+            let new = new_batch(AccountId::new(), 5);
+            enqueued(&store, &new).await;
+            let long = "x".repeat(MOST_BYTES / 2);
+            for job in lines(&new, 1..=5) {
+                store.finish(&[completed(&job, &long)]).await.expect("to finish");
+            }
+            for (after, wanted) in [(0, vec![1, 2]), (2, vec![3, 4]), (4, vec![5]), (5, vec![])] {
+                assert_eq!(seqs(&store, new.id, after, None, 9).await, wanted);
+            }
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_message_that_was_forgotten_is_left_out() {
+        on_each_database(async |store| {
+            let new = new_batch(AccountId::new(), 3);
+            enqueued(&store, &new).await;
+            let all = lines(&new, 1..=3);
+            for job in &all {
+                store.finish(&[completed(job, "done")]).await.expect("to finish");
+            }
+            message::Entity::delete_by_id(all[1].id.0).exec(&store.db).await.expect("to forget it");
+            assert_eq!(seqs(&store, new.id, 0, None, 9).await, [1, 3]);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn what_ended_without_an_answer_can_be_asked_again() {
+        on_each_database(async |store| {
+            let owner = AccountId::new();
+            let new = new_batch(owner, 200);
+            enqueued(&store, &new).await;
+            let all = lines(&new, 1..=200);
+            let ends = all.iter().enumerate().map(|(place, job)| match place % 4 {
+                0 => failed(job),
+                1 => cancelled(job),
+                _ => completed(job, "done"),
+            });
+            store.finish(&ends.take(180).collect::<Vec<_>>()).await.expect("to finish");
+            store.purge(owner, all[4].id).await.expect("to purge");
+            assert_eq!(store.count_retryable(new.id).await.expect("a count"), 89);
+            let (mut after, mut found) = (0, Vec::new());
+            loop {
+                let page = store.retryable_lines(new.id, after, 40).await.expect("lines");
+                let Some(last) = page.last() else { break };
+                after = last.line;
+                found.extend(page);
+            }
+            let wanted = all.iter().enumerate().take(180).filter(|(place, _)| place % 4 < 2 && *place != 4);
+            let wanted = wanted.map(|(place, job)| RetryLine {
+                line: place as u32 + 1,
+                custom_id: format!("line-{}", place + 1),
+                agent: job.agent,
+                turns: job.turns.clone(),
+            });
+            assert_eq!(found, wanted.collect::<Vec<_>>());
+            // Those that had not ended come with their ends.
+            store.cancel_batch(new.id, Millis::now()).await.expect("an answer").expect("it was open");
+            let rest: Vec<_> = all[180..].iter().map(|job| completed(job, "too late")).collect();
+            store.finish(&rest).await.expect("to finish");
+            assert_eq!(store.count_retryable(new.id).await.expect("a count"), 109);
+        })
+        .await;
     }
 }

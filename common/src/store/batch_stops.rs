@@ -94,3 +94,80 @@ impl Store {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::ids::{AccountId, GatewayId},
+        store::{
+            batches::NewBatch,
+            testing::{completed, enqueued, lines, new_batch, on_each_database},
+        },
+    };
+
+    #[tokio::test]
+    async fn what_is_left_half_on_the_queue_is_cancelled_after_a_while() {
+        on_each_database(async |store| {
+            let (owner, now) = (AccountId::new(), Millis::now());
+            let [lost, kept, stopped] = std::array::from_fn(|_| new_batch(owner, 4));
+            let resumable = NewBatch { keyed: true, ..new_batch(owner, 4) };
+            for (batch, until) in [(&lost, now), (&kept, now.plus(RESUME)), (&stopped, now), (&resumable, now)] {
+                store.open_batch(batch, GatewayId::new(), until, u64::MAX).await.expect("a batch");
+            }
+            let whole = new_batch(owner, 4);
+            enqueued(&store, &whole).await;
+            store.finish(&[completed(&lines(&lost, [1])[0], "done")]).await.expect("to finish");
+            store.cancel_batch(stopped.id, now).await.expect("an answer").expect("it was open");
+
+            let abandoned = async |now| {
+                let mut ids = store.abandon_batches(now).await.expect("a sweep");
+                ids.sort_unstable();
+                ids
+            };
+            assert_eq!(abandoned(now.minus(RESUME)).await, []);
+            let mut wanted = [lost.id, stopped.id];
+            wanted.sort_unstable();
+            assert_eq!(abandoned(now).await, wanted);
+            assert_eq!(abandoned(now).await, []);
+            let batch = store.batch(lost.id).await.expect("an answer").expect("the batch");
+            assert_eq!((batch.status, batch.completed_at), (BatchStatus::Cancelled, Some(now)));
+            assert_eq!((batch.counts.completed, batch.counts.cancelled), (1, 3));
+            let mut late = [kept.id, resumable.id];
+            late.sort_unstable();
+            assert_eq!(abandoned(now.plus(RESUME)).await, late);
+            let whole = store.batch(whole.id).await.expect("an answer").expect("the batch");
+            assert_eq!(whole.status, BatchStatus::InProgress);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_worker_learns_which_batches_were_stopped() {
+        on_each_database(async |store| {
+            let new: Vec<_> = (0..70).map(|_| new_batch(AccountId::new(), 1)).collect();
+            for batch in &new {
+                enqueued(&store, batch).await;
+            }
+            let stopped = [new[3].id, new[69].id];
+            for id in stopped {
+                store.cancel_batch(id, Millis::now()).await.expect("an answer").expect("it was open");
+            }
+            let ids: Vec<_> = new.iter().map(|batch| batch.id).chain([BatchId::new()]).collect();
+            assert_eq!(store.stopped_batches(&ids).await.expect("an answer"), HashSet::from(stopped));
+            assert_eq!(store.stopped_batches(&[]).await.expect("an answer"), HashSet::new());
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_sweep_that_finds_nothing_is_one_indexed_read() {
+        on_each_database(async |store| {
+            enqueued(&store, &new_batch(AccountId::new(), 1)).await;
+            let before = store.queries();
+            store.abandon_batches(Millis::now()).await.expect("a sweep");
+            assert_eq!(store.queries(), before + 1);
+        })
+        .await;
+    }
+}

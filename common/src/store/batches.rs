@@ -218,3 +218,129 @@ pub(super) fn from_row(row: Model) -> Result<Batch, StoreError> {
         completed_at: row.completed_at.map(Millis),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use futures_util::future::join_all;
+
+    use super::*;
+    use crate::store::testing::{
+        cancelled, completed, enqueued, failed, job, lines, new_batch, on_each_database, open, started,
+    };
+
+    fn soon() -> Millis {
+        Millis::now().plus(Duration::from_mins(1))
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_made_once_and_known_from_then_on() {
+        on_each_database(async |store| {
+            let (owner, retry_of) = (AccountId::new(), Some(BatchId::new()));
+            let new = NewBatch { skipped: 3, retry_of, keyed: true, ..new_batch(owner, 5) };
+            assert_eq!(store.batch(new.id).await.expect("an answer"), None);
+            let made = open(&store, &new, GatewayId::new()).await;
+            assert_eq!((made.id, made.account, made.key), (new.id, owner, new.key));
+            assert_eq!((made.status, made.skipped, made.retry_of), (BatchStatus::Enqueuing, 3, retry_of));
+            assert_eq!(made.counts, BatchCounts { total: 5, ..BatchCounts::default() });
+            assert_eq!((made.created_at, made.enqueued_at, made.completed_at), (new.created_at, None, None));
+            // Also when the account has no room any more.
+            let again = store.open_batch(&new, GatewayId::new(), soon(), 0).await.expect("an answer");
+            assert_eq!(again, Opened::Known(made.clone()));
+            assert_eq!(store.batch(new.id).await.expect("an answer"), Some(made));
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn an_account_has_so_many_unfinished_jobs_and_no_more() {
+        on_each_database(async |store| {
+            let owner = AccountId::new();
+            let (one, other) = (new_batch(owner, 10), new_batch(owner, 5));
+            enqueued(&store, &one).await;
+            let of_one = lines(&one, 1..=10);
+            store.finish(&[completed(&of_one[0], "done"), failed(&of_one[1])]).await.expect("to finish");
+            // A line that runs is counted with its batch.
+            store.mark_started(&[started(&of_one[2])]).await.expect("its row");
+            let (queued, running, over) = (job(owner), job(owner), job(owner));
+            store.mark_queued(&[queued]).await.expect("its row");
+            store.mark_started(&[started(&running)]).await.expect("its row");
+            store.finish(&[cancelled(&over)]).await.expect("to finish");
+            assert_eq!(store.unfinished(owner).await.expect("a count"), 10);
+            let open =
+                async |limit| store.open_batch(&other, GatewayId::new(), soon(), limit).await.expect("an answer");
+            assert_eq!(open(14).await, Opened::QueueFull { unfinished: 10 });
+            assert!(matches!(open(15).await, Opened::New(_)));
+            assert_eq!(store.unfinished(owner).await.expect("a count"), 15);
+            for id in [one.id, other.id] {
+                store.cancel_batch(id, Millis::now()).await.expect("to cancel").expect("it was open");
+            }
+            assert_eq!(store.unfinished(owner).await.expect("a count"), 2);
+            assert_eq!(store.unfinished(AccountId::new()).await.expect("a count"), 0);
+        })
+        .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn batches_that_come_at_once_do_not_pass_the_limit_together() {
+        on_each_database(async |store| {
+            let owner = AccountId::new();
+            let opening = (0..8).map(async |_| {
+                store.open_batch(&new_batch(owner, 10), GatewayId::new(), soon(), 35).await.expect("an answer")
+            });
+            let opened = join_all(opening).await;
+            assert_eq!(opened.iter().filter(|opened| matches!(opened, Opened::New(_))).count(), 3, "{opened:?}");
+            assert_eq!(store.unfinished(owner).await.expect("a count"), 30);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn pages_are_newest_first_and_join_up() {
+        on_each_database(async |store| {
+            let owner = AccountId::new();
+            let new: Vec<_> = (0..5).map(|_| Arc::new(new_batch(owner, 1))).collect();
+            for batch in &new {
+                enqueued(&store, batch).await;
+            }
+            enqueued(&store, &new_batch(AccountId::new(), 1)).await;
+            store.cancel_batch(new[3].id, Millis::now()).await.expect("to cancel");
+            let listed = async |filter, limit| {
+                let (batches, has_more) = store.batches(owner, &filter, limit).await.expect("a list");
+                (batches.into_iter().map(|batch| batch.id).collect::<Vec<_>>(), has_more)
+            };
+            let ids: Vec<_> = new.iter().rev().map(|batch| batch.id).collect();
+            assert_eq!(listed(BatchFilter::default(), 2).await, (ids[..2].to_vec(), true));
+            let rest = BatchFilter { before: Some(ids[1]), ..BatchFilter::default() };
+            assert_eq!(listed(rest.clone(), 3).await, (ids[2..].to_vec(), false));
+            assert_eq!(listed(rest, 2).await, (ids[2..4].to_vec(), true));
+            let stopped = BatchFilter { status: Some(BatchStatus::Cancelled), ..BatchFilter::default() };
+            assert_eq!(listed(stopped, 9).await, (vec![new[3].id], false));
+            let own = BatchFilter { key: Some(new[2].key), ..BatchFilter::default() };
+            assert_eq!(listed(own, 9).await, (vec![new[2].id], false));
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn what_is_open_is_found_by_indexes() {
+        on_each_database(async |store| {
+            let backend = store.db.get_database_backend();
+            if backend != DbBackend::Sqlite {
+                return;
+            }
+            for (text, index) in [
+                (UNFINISHED_LINES, "batches_account_id_open (account_id=?)"),
+                (UNFINISHED_OTHERS, "messages_account_id_status_id (account_id=? AND status=?)"),
+            ] {
+                let plan = format!("EXPLAIN QUERY PLAN {text}");
+                let plan = Statement::from_sql_and_values(backend, plan, [AccountId::new().0.into()]);
+                let steps = store.db.query_all_raw(plan).await.expect("a plan");
+                let steps: Vec<String> = steps.iter().map(|step| step.try_get("", "detail").expect("a step")).collect();
+                assert!(steps.iter().any(|step| step.contains(index)), "{steps:?}");
+            }
+        })
+        .await;
+    }
+}

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use sea_orm::{ConnectionTrait as _, Database};
 
 use super::{
+    batches::{NewBatch, Opened},
     claims::{Claim, ClaimLimits, Due},
     connection::{Store, StoreConfig},
     endpoints::EndpointSpec,
@@ -14,12 +15,13 @@ use super::{
 use crate::{
     domain::{
         account::Account,
+        batch::{Batch, BatchLine},
         channel::Channel,
         delivery::{Delivery, Try},
         endpoint::Endpoint,
         event::{Callback, EventKind},
         failure::{Failure, FailureCode},
-        ids::{AccountId, AgentId, KeyId, MessageId},
+        ids::{AccountId, AgentId, BatchId, GatewayId, KeyId, MessageId},
         job::{JOB_VERSION, Job, Lane, Price, Turn},
         message::{MessageStatus, Usage},
         reply::Outcome,
@@ -169,4 +171,46 @@ pub(super) fn tried(claim: &Claim, due: &Due, verdict: Verdict, then: Then, now:
     let tried = Try { n: due.delivery.tries + 1, at: now, status: Some(status), error: None, duration_ms: 12 };
     let Delivery { id, next_at, .. } = due.delivery;
     Settlement { target: claim.target, token: claim.token, delivery: id, due_at: next_at, tried, verdict, then }
+}
+
+/// A batch of `account` with `total` lines, to be made.
+pub(super) fn new_batch(account: AccountId, total: u32) -> NewBatch {
+    NewBatch {
+        id: BatchId::new(),
+        account,
+        key: KeyId::new(),
+        total,
+        skipped: 0,
+        slot: 7,
+        keyed: false,
+        retry_of: None,
+        notifies: false,
+        created_at: Millis::now(),
+    }
+}
+
+/// Makes a batch that `owner` puts on the queue, as long as it wants.
+pub(super) async fn open(store: &Store, new: &NewBatch, owner: GatewayId) -> Batch {
+    let until = Millis::now().plus(Duration::from_hours(1));
+    match store.open_batch(new, owner, until, u64::MAX).await.expect("an answer") {
+        Opened::New(batch) => batch,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Makes a batch all of whose lines are on the queue.
+pub(super) async fn enqueued(store: &Store, new: &NewBatch) -> Batch {
+    let owner = GatewayId::new();
+    open(store, new, owner).await;
+    store.batch_enqueued(new.id, owner, Millis::now()).await.expect("an answer").expect("the batch")
+}
+
+/// Lines of `batch`.
+pub(super) fn lines(batch: &NewBatch, lines: impl IntoIterator<Item = u32>) -> Vec<Arc<Job>> {
+    let line = |line| {
+        let place = BatchLine { batch: batch.id, line, custom_id: format!("line-{line}") };
+        let id = place.message();
+        Arc::new(Job { id, lane: Lane::Batch, batch: Some(place), ..Job::clone(&job(batch.account)) })
+    };
+    lines.into_iter().map(line).collect()
 }
