@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use sea_orm::{ConnectionTrait as _, DbBackend, FromQueryResult as _, Statement, Value};
+use sea_orm::{ConnectionTrait as _, DbBackend, FromQueryResult as _, QueryResult, Statement, Value};
 use uuid::Uuid;
 
 use super::{
@@ -17,6 +17,9 @@ use super::{
     write::Write,
 };
 use crate::domain::{batch::BatchStatus, message::MessageStatus, reply::Outcome, time::Millis};
+
+/// The most rows of results in one statement: they are short.
+const MOST_RESULTS: usize = 256;
 
 const RESULTS: Insert = Insert { head: "batch_results (batch_id, seq, message_id)", columns: 3, tail: "" };
 
@@ -31,18 +34,29 @@ const MOVED: Update = Update {
 /// them. So places in the results are handed out in the order in which they become visible.
 pub(super) struct Batches(BTreeMap<Uuid, Model>);
 
+/// What ends move in their batches.
+#[derive(Default)]
+pub(super) struct Moves {
+    /// The batches.
+    touched: BTreeSet<Uuid>,
+    /// Rows of results.
+    results: Vec<[Value; 3]>,
+}
+
 impl Batches {
     /// Takes the batches of `group` for the rest of the transaction.
     pub(super) async fn lock(write: &Write, group: &[&Finish]) -> Result<Self, StoreError> {
-        let ids = ids_of(group);
-        let mut rows = BTreeMap::new();
-        for portion in sql::portions(ids.len()) {
-            for row in write.query_all_raw(locked(write.get_database_backend(), &ids[portion])).await? {
-                let row = Model::from_query_result(&row, "")?;
-                rows.insert(row.id, row);
-            }
+        let mut rows = Vec::new();
+        for look in looks(write.get_database_backend(), group) {
+            rows.extend(write.query_all_raw(look).await?);
         }
-        Ok(Self(rows))
+        Self::read(rows)
+    }
+
+    /// The batches that the rows of [`looks`] tell of.
+    pub(super) fn read(rows: impl IntoIterator<Item = QueryResult>) -> Result<Self, StoreError> {
+        let rows = rows.into_iter().map(|row| Model::from_query_result(&row, "").map(|row| (row.id, row)));
+        Ok(Self(rows.collect::<Result<_, _>>()?))
     }
 
     /// `finish` as it is to be stored: a line of a batch that was stopped is cancelled, however it ended.
@@ -61,37 +75,50 @@ impl Batches {
         Cow::Owned(Finish { job: finish.job.clone(), outcome })
     }
 
-    /// Counts the ends of `winners`, and notes them in their order; gives the batches that have ended with them.
-    pub(super) async fn count(mut self, write: &Write, winners: &[&Finish]) -> Result<Vec<Event>, StoreError> {
-        let backend = write.get_database_backend();
-        let (touched, results) = self.note(winners);
-        for portion in sql::portions(results.len()) {
-            let values = results[portion].iter().flatten().cloned().collect();
-            write.execute_raw(RESULTS.statement(backend, values)).await?;
-        }
-        let touched: Vec<_> = touched.iter().filter_map(|id| self.0.get(id)).collect();
-        for portion in sql::portions(touched.len()) {
-            write.execute_raw(moved(backend, &touched[portion])).await?;
-        }
-        Ok(touched.into_iter().filter_map(Event::of_batch).collect())
+    /// Whether one of them may end with so many lines, and its account is to be told of it.
+    pub(super) fn may_tell(&self, lines: usize) -> bool {
+        self.0.values().any(|row| {
+            let left = i64::from(row.total) - i64::from(row.completed + row.failed + row.cancelled);
+            row.notifies && left <= i64::try_from(lines).unwrap_or(i64::MAX)
+        })
     }
 
-    /// Moves what `winners` move, for now only here: the batches that those belong to, and the rows of their results.
-    fn note(&mut self, winners: &[&Finish]) -> (BTreeSet<Uuid>, Vec<[Value; 3]>) {
-        let (mut touched, mut results) = (BTreeSet::new(), Vec::with_capacity(winners.len()));
+    /// Counts the ends of `winners`, and notes them in their order; gives the batches that have ended with them.
+    pub(super) async fn count(mut self, write: &Write, winners: &[&Finish]) -> Result<Vec<Event>, StoreError> {
+        let moves = self.note(winners);
+        for statement in self.statements(write.get_database_backend(), &moves) {
+            write.execute_raw(statement).await?;
+        }
+        Ok(moves.touched.iter().filter_map(|id| self.0.get(id)).filter_map(Event::of_batch).collect())
+    }
+
+    /// Counts the ends of `winners`, for now only here.
+    pub(super) fn note(&mut self, winners: &[&Finish]) -> Moves {
+        let mut moves = Moves::default();
         for finish in winners {
             let Some(line) = &finish.job.batch else { continue };
             // A batch that was forgotten meanwhile counts nothing.
             let Some(row) = self.0.get_mut(&line.batch.0) else { continue };
-            results.push([line.batch.0.into(), row.next_seq.into(), finish.job.id.0.into()]);
+            moves.results.push([row.id.into(), row.next_seq.into(), finish.job.id.0.into()]);
+            moves.touched.insert(row.id);
             note_end(row, finish.outcome.status);
-            touched.insert(line.batch.0);
         }
-        (touched, results)
+        moves
+    }
+
+    /// What writes `moves`.
+    pub(super) fn statements(&self, backend: DbBackend, moves: &Moves) -> Vec<Statement> {
+        let mut statements = Vec::new();
+        for portion in sql::portions_of(moves.results.len(), MOST_RESULTS) {
+            let values = moves.results[portion].iter().flatten().cloned().collect();
+            statements.push(RESULTS.statement(backend, values));
+        }
+        let touched: Vec<_> = moves.touched.iter().filter_map(|id| self.0.get(id)).collect();
+        statements.extend(sql::portions(touched.len()).map(|portion| moved(backend, &touched[portion])));
+        statements
     }
 }
 
-/// Whether a batch has just come to its end is seen by its status and the moment, which go together.
 fn note_end(row: &mut Model, end: MessageStatus) {
     row.next_seq += 1;
     let status = status(row);
@@ -116,11 +143,12 @@ fn status(row: &Model) -> Option<BatchStatus> {
     row.status.parse().ok()
 }
 
-/// The batches of the lines in `group`, in order.
-fn ids_of(group: &[&Finish]) -> Vec<Uuid> {
+/// What reads the batches that the lines in `group` belong to, in order.
+pub(super) fn looks(backend: DbBackend, group: &[&Finish]) -> Vec<Statement> {
     let ids: BTreeSet<_> =
         group.iter().filter_map(|finish| finish.job.batch.as_ref()).map(|line| line.batch.0).collect();
-    ids.into_iter().collect()
+    let ids: Vec<_> = ids.into_iter().collect();
+    sql::portions(ids.len()).map(|portion| locked(backend, &ids[portion])).collect()
 }
 
 /// Reads batches, and keeps others from changing them. In one order everywhere: PostgreSQL locks row by row, and two
@@ -166,7 +194,7 @@ mod tests {
             connection::Store,
             messages::Committed,
             testing::{
-                account, cancelled, completed, enqueued, failed, job, lines, new_batch, on_each_database,
+                account, cancelled, completed, enqueued, failed, free, job, lines, new_batch, on_each_database,
                 on_each_empty_database, open, started,
             },
         },
@@ -216,34 +244,35 @@ mod tests {
     #[tokio::test]
     async fn an_end_in_a_stopped_batch_is_a_cancelled_one_and_counts_nothing() {
         on_each_database(async |store| {
-            let owner = account(&store).await.id;
-            let new = new_batch(owner, 4);
-            enqueued(&store, &new).await;
-            let all = lines(&new, 1..=4);
-            store.finish(&[completed(&all[0], "in time")]).await.expect("to finish");
-            let stopped = store.cancel_batch(new.id, Millis::now()).await.expect("an answer").expect("it was open");
-            assert_eq!((counts(&stopped), stopped.status), ([1, 0, 3], BatchStatus::Cancelled));
-            let late = completed(&all[1], "too late");
-            let ends = [late.clone(), cancelled(&all[2]), completed(&all[0], "once more")];
-            let committed = store.finish(&ends).await.expect("to finish");
-            let Committed::Lost(outcome) = &committed[0] else { panic!("{committed:?}") };
-            assert_eq!((outcome.status, &outcome.content), (MessageStatus::Cancelled, &None));
-            assert_eq!((outcome.attempts, outcome.completed_at), (1, late.outcome.completed_at));
-            assert_eq!(committed[1], Committed::Won { credits_charged: 0 });
-            assert!(matches!(&committed[2], Committed::Lost(first) if first.content.as_deref() == Some("in time")));
-            assert_eq!(look(&store, new.id).await, stopped);
-            // What the run has used is charged apart, and once.
-            assert_eq!(store.balance(owner).await.expect("a balance"), -7);
-            let usage = late.outcome.usage;
-            for charges in [true, false] {
-                let charged = store.charge_cancelled(&all[1], usage, Some("demo"), Millis::now()).await;
-                assert_eq!(charged.expect("an answer"), charges);
+            for price in [7, 0] {
+                let owner = account(&store).await.id;
+                let new = new_batch(owner, 4);
+                enqueued(&store, &new).await;
+                let all = if price == 0 { free(lines(&new, 1..=4)) } else { lines(&new, 1..=4) };
+                store.finish(&[completed(&all[0], "in time")]).await.expect("to finish");
+                let stopped = store.cancel_batch(new.id, Millis::now()).await.expect("an answer").expect("it was open");
+                assert_eq!((counts(&stopped), stopped.status), ([1, 0, 3], BatchStatus::Cancelled));
+                let late = completed(&all[1], "too late");
+                let ends = [late.clone(), cancelled(&all[2]), completed(&all[0], "once more")];
+                let committed = store.finish(&ends).await.expect("to finish");
+                let Committed::Lost(outcome) = &committed[0] else { panic!("{committed:?}") };
+                assert_eq!((outcome.status, &outcome.content), (MessageStatus::Cancelled, &None));
+                assert_eq!((outcome.attempts, outcome.completed_at), (1, late.outcome.completed_at));
+                assert_eq!(committed[1], Committed::Won { credits_charged: 0 });
+                assert!(matches!(&committed[2], Committed::Lost(first) if first.content.as_deref() == Some("in time")));
+                assert_eq!(look(&store, new.id).await, stopped);
+                // What the run has used is charged apart, and once.
+                assert_eq!(store.balance(owner).await.expect("a balance"), -price);
+                for charges in [true, false] {
+                    let usage = late.outcome.usage;
+                    let charged = store.charge_cancelled(&all[1], usage, Some("demo"), Millis::now()).await;
+                    assert_eq!(charged.expect("an answer"), charges);
+                }
+                assert_eq!(store.balance(owner).await.expect("a balance"), -2 * price);
+                let results = store.batch_results(new.id, 0, None, 9).await.expect("results");
+                assert_eq!(results.iter().map(|result| result.seq).collect::<Vec<_>>(), [1, 2, 3]);
+                assert_eq!(results[0].line, 1);
             }
-            assert_eq!(store.balance(owner).await.expect("a balance"), -14);
-            let results = store.batch_results(new.id, 0, None, 9).await.expect("results");
-            let shown: Vec<_> = results.iter().map(|result| (result.seq, result.line)).collect();
-            assert_eq!(shown.len(), 3);
-            assert_eq!(shown[0], (1, 1));
         })
         .await;
     }
@@ -265,19 +294,19 @@ mod tests {
             let (one, other) = (new_batch(AccountId::new(), 500), new_batch(AccountId::new(), 500));
             enqueued(&store, &one).await;
             enqueued(&store, &other).await;
-            let ends = |range: std::ops::RangeInclusive<u32>| {
-                let jobs = lines(&one, range.clone()).into_iter().chain(lines(&other, range));
-                let free = jobs.map(|job| Arc::new(Job { price: Default::default(), ..Job::clone(&job) }));
-                free.map(|job| completed(&job, "done")).collect::<Vec<_>>()
+            let all: Vec<_> = free(lines(&one, 1..=500)).into_iter().zip(free(lines(&other, 1..=500))).collect();
+            let ends = |pairs: &[(Arc<Job>, Arc<Job>)]| {
+                pairs.iter().flat_map(|(one, other)| [completed(one, "done"), failed(other)]).collect::<Vec<_>>()
             };
             let before = store.queries();
-            store.finish(&ends(1..=128)).await.expect("to finish");
-            // Both batches are read and moved, and of the rest each statement takes 64.
-            assert!(store.queries() - before <= 2 + 3 * 4, "{}", store.queries() - before);
-            store.finish(&ends(129..=500)).await.expect("to finish");
-            for batch in [one, other] {
+            store.finish(&ends(&all[..128])).await.expect("to finish");
+            // The batches are read and moved, and of the rest a statement takes 64 or more. SQLite's own way is not
+            // counted at all.
+            assert!(store.queries() - before <= 3 + 2 * 4, "{}", store.queries() - before);
+            store.finish(&ends(&all[128..])).await.expect("to finish");
+            for (batch, wanted) in [(one, [500, 0, 0]), (other, [0, 500, 0])] {
                 let batch = look(&store, batch.id).await;
-                assert_eq!((counts(&batch), batch.status), ([500, 0, 0], BatchStatus::Completed));
+                assert_eq!((counts(&batch), batch.status), (wanted, BatchStatus::Completed));
             }
         })
         .await;
@@ -326,42 +355,18 @@ mod tests {
         }
     }
 
-    async fn two_stores(config: &crate::store::connection::StoreConfig) -> Vec<Store> {
-        let mut stores = Vec::new();
-        for _ in 0..2 {
-            let store = Store::connect(config).await.expect("to connect");
-            store.migrate().await.expect("to migrate");
-            stores.push(store);
-        }
-        stores
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    async fn what_workers_end_at_once_is_counted_once_and_read_in_one_order() {
+    /// Runs `test` with two processes' stores of one database, on each, and with what the jobs cost.
+    async fn on_two_stores(test: impl AsyncFn(&[Store], bool)) {
         on_each_empty_database(async |config| {
-            let stores = two_stores(&config).await;
-            let owner = account(&stores[0]).await.id;
-            let (new, other) = (new_batch(owner, 200), new_batch(owner, 200));
-            let gateway = GatewayId::new();
-            open(&stores[0], &new, gateway).await;
-            enqueued(&stores[0], &other).await;
-            // Both batches are in every group, and each worker has them in an order of its own.
-            let pairs = lines(&new, 1..=200).into_iter().zip(lines(&other, 1..=200));
-            let all: Vec<_> = pairs.flat_map(|(one, other)| [other, one]).collect();
-            let ending = async {
-                let (won, enqueued) =
-                    join(end_all(&stores, &all), stores[1].batch_enqueued(new.id, gateway, Millis::now())).await;
-                assert!(enqueued.expect("an answer").is_some());
-                won
-            };
-            let (won, (one, two)) =
-                join(ending, join(watch(&stores[0], new.id, 200), watch(&stores[1], other.id, 200))).await;
-            assert_eq!(won, 400);
-            for batch in [one, two] {
-                assert_eq!((batch.status, batch.counts.unfinished()), (BatchStatus::Completed, 0));
-                assert_eq!(batch, look(&stores[0], batch.id).await);
+            let mut stores = Vec::new();
+            for _ in 0..2 {
+                let store = Store::connect(&config).await.expect("to connect");
+                store.migrate().await.expect("to migrate");
+                stores.push(store);
             }
-            assert_eq!(stores[0].balance(owner).await.expect("a balance"), -7 * 400);
+            for is_free in [false, true] {
+                test(&stores, is_free).await;
+            }
             for store in stores {
                 store.close().await.expect("to close");
             }
@@ -370,22 +375,52 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn what_workers_end_at_once_is_counted_once_and_read_in_one_order() {
+        on_two_stores(async |stores, is_free| {
+            let owner = account(&stores[0]).await.id;
+            let (new, other) = (new_batch(owner, 200), new_batch(owner, 200));
+            let gateway = GatewayId::new();
+            open(&stores[0], &new, gateway).await;
+            enqueued(&stores[0], &other).await;
+            // Both batches are in every group.
+            let pairs = lines(&new, 1..=200).into_iter().zip(lines(&other, 1..=200));
+            let all: Vec<_> = pairs.flat_map(|(one, other)| [other, one]).collect();
+            let all = if is_free { free(all) } else { all };
+            let ending = async {
+                let enqueued = stores[1].batch_enqueued(new.id, gateway, Millis::now());
+                let (won, enqueued) = join(end_all(stores, &all), enqueued).await;
+                assert!(enqueued.expect("an answer").is_some());
+                won
+            };
+            let watching = join(watch(&stores[0], new.id, 200), watch(&stores[1], other.id, 200));
+            let (won, (one, two)) = join(ending, watching).await;
+            assert_eq!(won, 400);
+            for batch in [one, two] {
+                assert_eq!((batch.status, batch.counts.unfinished()), (BatchStatus::Completed, 0));
+                assert_eq!(batch, look(&stores[0], batch.id).await);
+            }
+            let price = if is_free { 0 } else { 7 };
+            assert_eq!(stores[0].balance(owner).await.expect("a balance"), -price * 400);
+        })
+        .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn whatever_ends_while_its_batch_is_stopped_the_counts_are_exact() {
-        on_each_empty_database(async |config| {
-            let stores = two_stores(&config).await;
+        on_two_stores(async |stores, is_free| {
             let owner = account(&stores[0]).await.id;
             let new = new_batch(owner, 200);
             enqueued(&stores[0], &new).await;
-            let all = lines(&new, 1..=200);
+            let all = if is_free { free(lines(&new, 1..=200)) } else { lines(&new, 1..=200) };
             let stopping = async {
                 while counts(&look(&stores[1], new.id).await) == [0; 3] {}
                 stores[1].cancel_batch(new.id, Millis::now()).await.expect("an answer")
             };
-            let (_, stopped) = join(end_all(&stores, &all), stopping).await;
+            let (_, stopped) = join(end_all(stores, &all), stopping).await;
             let batch = watch(&stores[0], new.id, 200).await;
-            if let Some(stopped) = stopped {
-                assert_eq!((stopped.status, &stopped), (BatchStatus::Cancelled, &batch));
-            }
+            // Unless all had ended by then.
+            let wanted = stopped.as_ref().map_or(BatchStatus::Completed, |_| BatchStatus::Cancelled);
+            assert_eq!((batch.status, stopped.is_none_or(|stopped| stopped == batch)), (wanted, true));
             let mut stored = [0; 3];
             for result in stores[0].batch_results(new.id, 0, None, 999).await.expect("results") {
                 match result.message.status {
@@ -395,11 +430,8 @@ mod tests {
                 }
             }
             assert_eq!(counts(&batch), stored);
-            let charged = i64::from(stored[0] + stored[1]) * -7;
-            assert_eq!(stores[0].balance(owner).await.expect("a balance"), charged);
-            for store in stores {
-                store.close().await.expect("to close");
-            }
+            let price = if is_free { 0 } else { 7 };
+            assert_eq!(stores[0].balance(owner).await.expect("a balance"), -price * i64::from(stored[0] + stored[1]));
         })
         .await;
     }

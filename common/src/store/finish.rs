@@ -6,12 +6,12 @@ use std::{
 };
 
 use sea_orm::{
-    ConnectionTrait as _, DbBackend, Statement, Value,
+    ConnectionTrait as _, DbBackend, QueryResult, Statement, Value,
     sqlx::{Row as _, sqlite::SqliteRow},
 };
 
 use super::{
-    batch_lines::Batches,
+    batch_lines::{self, Batches},
     caused,
     connection::{Store, within_patience},
     credits::{BALANCE_LIMIT, LedgerKind},
@@ -19,6 +19,7 @@ use super::{
     messages::{Committed, Finish},
     rows::{self, COLUMNS, HEAD, State},
     sql::{self, Insert},
+    sqlite_writer::Begun,
     stored,
     write::Write,
 };
@@ -74,14 +75,9 @@ impl Store {
             // In one order everywhere: PostgreSQL locks row by row, and two orders would be a deadlock.
             let mut sorted: Vec<_> = group.iter().collect();
             sorted.sort_unstable_by_key(|finish| finish.job.id);
-            let Ended { won, mut others } = match &self.turn {
-                // Where no balance moves, the entries need not wait for the answer which ends were the first.
-                Some(turn) if sorted.iter().all(|finish| is_plain(finish)) => {
-                    let rows = turn.lock().await.run(at_once(&sorted)?).await?;
-                    let won = rows.iter().map(id_of_row).collect::<Result<_, _>>()?;
-                    Ended { won, others: HashMap::new() }
-                }
-                _ => self.end_and_charge(&sorted).await?,
+            let Ended { won, mut others } = match self.end_at_once(&sorted).await? {
+                Some(ended) => ended,
+                None => self.end_and_charge(&sorted).await?,
             };
             let is_unknown = |id: &MessageId| !won.contains(id) && !others.contains_key(id);
             let losers: Vec<_> = group.iter().map(|finish| finish.job.id).filter(is_unknown).collect();
@@ -89,6 +85,33 @@ impl Store {
             answer(group, &won, others)
         })
         .await
+    }
+
+    /// SQLite's own way for ends that move no balance and that nobody is told of: the entries need not wait for the
+    /// answer which ends were the first. `None` when that is not enough, and nothing was done.
+    async fn end_at_once(&self, group: &[&Finish]) -> Result<Option<Ended>, StoreError> {
+        let Some(turn) = &self.turn else { return Ok(None) };
+        if !group.iter().all(|finish| is_plain(finish)) {
+            return Ok(None);
+        }
+        let mut looks = batch_lines::looks(DbBackend::Sqlite, group).into_iter();
+        let mut writer = turn.lock().await;
+        let Some(first) = looks.next() else {
+            let rows = writer.run(at_once(group)?).await?;
+            let won = rows.iter().map(id_of_row).collect::<Result<_, _>>()?;
+            return Ok(Some(Ended { won, others: HashMap::new() }));
+        };
+        let (mut begun, mut rows) = writer.begin(first).await?;
+        for look in looks {
+            rows.extend(begun.run(look).await?);
+        }
+        let ended = end_lines(&mut begun, Batches::read(rows.into_iter().map(QueryResult::from))?, group).await?;
+        if ended.is_some() {
+            begun.commit().await?
+        } else {
+            begun.roll_back().await?
+        }
+        Ok(ended)
     }
 
     /// The ends, then what those that were the first move: their batches, entries, charges and deliveries.
@@ -114,6 +137,31 @@ impl Store {
         write.commit().await?;
         Ok(Ended::new(won, &stored))
     }
+}
+
+/// The ends of a group with lines of `batches`, on SQLite. `None` when somebody is to be told of one.
+async fn end_lines(
+    begun: &mut Begun<'_>,
+    mut batches: Batches,
+    group: &[&Finish],
+) -> Result<Option<Ended>, StoreError> {
+    let stored: Vec<_> = group.iter().map(|finish| batches.stored(finish)).collect();
+    if batches.may_tell(group.len()) || stored.iter().any(|finish| finish.job.tells(finish.outcome.status)) {
+        return Ok(None);
+    }
+    let group: Vec<&Finish> = stored.iter().map(AsRef::as_ref).collect();
+    let mut written = HashSet::with_capacity(group.len());
+    for statement in at_once(&group)? {
+        for row in begun.run(statement).await? {
+            written.insert(id_of_row(&row)?);
+        }
+    }
+    let winners: Vec<_> = group.iter().copied().filter(|finish| written.contains(&finish.job.id)).collect();
+    let moves = batches.note(&winners);
+    for statement in batches.statements(DbBackend::Sqlite, &moves) {
+        begun.run(statement).await?;
+    }
+    Ok(Some(Ended::new(written, &stored)))
 }
 
 /// What was stored, and is known without looking again.
@@ -218,12 +266,11 @@ fn is_cancelled(finish: &Finish) -> bool {
     finish.outcome.status == MessageStatus::Cancelled
 }
 
-/// Whether all that the end leaves is a row and an entry.
+/// Whether all that the end leaves is a row and an entry, and what it moves in a batch. Lines may be cancelled, as many
+/// of them are at once: those leave no entry.
 fn is_plain(finish: &Finish) -> bool {
-    finish.job.batch.is_none()
-        && charge(finish) == 0
-        && !is_cancelled(finish)
-        && !finish.job.tells(finish.outcome.status)
+    let is_quiet = charge(finish) == 0 && !finish.job.tells(finish.outcome.status);
+    is_quiet && (finish.job.batch.is_some() || !is_cancelled(finish))
 }
 
 /// A charge that a balance can bear.
@@ -248,14 +295,12 @@ fn answer(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use futures_util::future::join_all;
 
     use super::*;
     use crate::{
-        domain::job::{Job, Price},
-        store::testing::{account, completed, failed, job, on_each_database, started},
+        domain::job::Price,
+        store::testing::{account, completed, failed, free, job, on_each_database, started},
     };
 
     const WON: Committed = Committed::Won { credits_charged: 7 };
@@ -282,8 +327,7 @@ mod tests {
     async fn free_jobs_leave_their_entries_too_and_once() {
         on_each_database(async |store| {
             let owner = account(&store).await.id;
-            let free = || Arc::new(Job { price: Price::default(), ..Job::clone(&job(owner)) });
-            let jobs: Vec<_> = (0..5).map(|_| free()).collect();
+            let jobs = free((0..5).map(|_| job(owner)).collect());
             let group: Vec<_> = jobs.iter().map(|job| completed(job, "one")).collect();
             let won = Committed::Won { credits_charged: 0 };
             assert_eq!(store.finish(&group[1..]).await.expect("to finish"), vec![won.clone(); 4]);

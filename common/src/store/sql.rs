@@ -74,12 +74,17 @@ fn push_placeholder(sql: &mut String, backend: DbBackend, place: usize) {
 
 /// `total` rows in portions of 64, 32, 16 .. 1: seven texts of a statement do for any number of rows.
 pub(super) fn portions(total: usize) -> impl Iterator<Item = Range<usize>> {
+    portions_of(total, MOST_ROWS)
+}
+
+/// The same for rows of which one statement can have more or has to have less: `most`, a power of two.
+pub(super) fn portions_of(total: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
     let mut begin = 0;
     std::iter::from_fn(move || {
         let left = total - begin;
         let rows = match left {
             0 => return None,
-            MOST_ROWS.. => MOST_ROWS,
+            _ if left >= most => most,
             _ => 1 << left.ilog2(),
         };
         begin += rows;

@@ -32,24 +32,31 @@ impl SqliteWriter {
     /// After an error, and when the future is dropped, nothing of it is there, or (after
     /// [`StoreError::Unavailable`], and when dropped) perhaps all.
     pub(super) async fn run(&mut self, statements: Vec<Statement>) -> Result<Vec<SqliteRow>, StoreError> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.options.connect().await?,
-        };
+        let mut connection = self.take().await?;
         let mut rows = Vec::new();
         let last = statements.len().saturating_sub(1);
         for (place, statement) in statements.into_iter().enumerate() {
             let begin = if place == 0 { "BEGIN IMMEDIATE; " } else { "" };
             let commit = if place == last { "; COMMIT" } else { "" };
-            let sql = format!("{begin}{}{commit}", statement.sql);
-            let values = SqlxValues(statement.values.unwrap_or(Values(Vec::new())));
-            let mut answers = connection.fetch_many(sqlx::query_with(sqlx::AssertSqlSafe(sql), values));
-            while let Some(answer) = answers.try_next().await? {
-                rows.extend(answer.right());
-            }
+            rows.extend(run(&mut connection, [begin, commit], statement).await?);
         }
         self.connection = Some(connection);
         Ok(rows)
+    }
+
+    /// Begins a transaction with `first`, for statements that depend on one another's rows. Dropped without its commit,
+    /// it leaves nothing behind.
+    pub(super) async fn begin(&mut self, first: Statement) -> Result<(Begun<'_>, Vec<SqliteRow>), StoreError> {
+        let mut connection = self.take().await?;
+        let rows = run(&mut connection, ["BEGIN IMMEDIATE; ", ""], first).await?;
+        Ok((Begun { writer: self, connection }, rows))
+    }
+
+    async fn take(&mut self) -> Result<SqliteConnection, StoreError> {
+        match self.connection.take() {
+            Some(connection) => Ok(connection),
+            None => Ok(self.options.connect().await?),
+        }
     }
 
     /// Closes the connection.
@@ -59,6 +66,51 @@ impl SqliteWriter {
             None => Ok(()),
         }
     }
+}
+
+/// A transaction that has begun.
+pub(super) struct Begun<'a> {
+    writer: &'a mut SqliteWriter,
+    connection: SqliteConnection,
+}
+
+impl Begun<'_> {
+    /// Runs `statement`; gives the rows that it returned.
+    pub(super) async fn run(&mut self, statement: Statement) -> Result<Vec<SqliteRow>, StoreError> {
+        run(&mut self.connection, ["", ""], statement).await
+    }
+
+    /// Makes it durable.
+    pub(super) async fn commit(self) -> Result<(), StoreError> {
+        self.end("COMMIT").await
+    }
+
+    /// Takes it back. Dropping it does so too, at the price of the connection.
+    pub(super) async fn roll_back(self) -> Result<(), StoreError> {
+        self.end("ROLLBACK").await
+    }
+
+    async fn end(mut self, how: &'static str) -> Result<(), StoreError> {
+        self.connection.execute(how).await?;
+        self.writer.connection = Some(self.connection);
+        Ok(())
+    }
+}
+
+/// Runs `statement` between two texts.
+async fn run(
+    connection: &mut SqliteConnection,
+    [before, after]: [&str; 2],
+    statement: Statement,
+) -> Result<Vec<SqliteRow>, StoreError> {
+    let sql = format!("{before}{}{after}", statement.sql);
+    let values = SqlxValues(statement.values.unwrap_or(Values(Vec::new())));
+    let mut answers = connection.fetch_many(sqlx::query_with(sqlx::AssertSqlSafe(sql), values));
+    let mut rows = Vec::new();
+    while let Some(answer) = answers.try_next().await? {
+        rows.extend(answer.right());
+    }
+    Ok(rows)
 }
 
 #[cfg(test)]
@@ -101,6 +153,28 @@ mod tests {
             assert_eq!(verified(&store).await, before);
             assert_eq!(writer.run(vec![change()]).await.expect("a turn of its own").len(), 2);
             assert_eq!(verified(&store).await, 2 - before);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn what_was_begun_is_there_after_its_commit_and_only_then() {
+        on_each_database(async |store| {
+            let Some(turn) = &store.turn else { return };
+            account(&store).await;
+            let change = || statement("UPDATE accounts SET email_verified = NOT email_verified RETURNING id");
+            let mut writer = turn.lock().await;
+            let (begun, rows) = writer.begin(change()).await.expect("to begin");
+            assert_eq!(rows.len(), 1);
+            begun.roll_back().await.expect("to take it back");
+            drop(writer.begin(change()).await.expect("to begin"));
+            assert_eq!(verified(&store).await, 0);
+            let (mut begun, _) = writer.begin(change()).await.expect("to begin");
+            begun.run(change()).await.expect("a second one");
+            begun.run(change()).await.expect("a third one");
+            assert_eq!(verified(&store).await, 0);
+            begun.commit().await.expect("to commit");
+            assert_eq!(verified(&store).await, 1);
         })
         .await;
     }
