@@ -69,6 +69,8 @@ fn all(results: &Results) -> Vec<Bar> {
     single(Row::Waiting(ServerDefault, 2_000, true), P99, &format!("{added} at once, {ServerDefault}"), 100.0, false);
     single(Row::Streams(false), RATE, "(6) chunks a second", 20_000.0, true);
     single(Row::Webhooks, P50, "(8) ms to a webhook, 10,000 others wait", 50.0, false);
+    let rows = [(Row::Workers(4), RATE), (Row::Workers(1), RATE)];
+    bars.extend(Bar::of(results, "(10) 4 workers ÷ 1, jobs that wait".to_owned(), &rows, |v| v[0] / v[1], 3.6, true));
     bars.extend(reading);
     bars.extend(accepting);
     bars.extend(batches(results));

@@ -3,6 +3,7 @@
 mod bare;
 mod bars;
 mod batches;
+mod beside;
 mod children;
 mod commit;
 mod echo;
@@ -20,7 +21,9 @@ mod readers;
 mod request;
 mod rounds;
 mod sample;
+mod scaling;
 mod sites;
+mod stock;
 mod streams;
 mod table;
 mod waiting;
@@ -69,7 +72,7 @@ fn address(argument: Option<String>) -> Result<SocketAddr> {
 async fn measure(options: &Options) -> Result<()> {
     let most = procfs::open_files()?;
     ensure!(
-        !(options.has(5) || options.has(8)) || most >= OPEN_FILES,
+        ![5, 8, 11].iter().any(|part| options.has(*part)) || most >= OPEN_FILES,
         "{most} open files are too few: `ulimit -n {OPEN_FILES}`"
     );
     // Beside the program, and not in /tmp: that may be memory, where nothing is durable.

@@ -6,7 +6,9 @@ use anyhow::Result;
 use tempfile::TempDir;
 
 use crate::{
-    bare, batches, commit,
+    bare, batches,
+    beside::{self, Beside},
+    commit,
     load::{self, Lengths},
     mixed,
     nats::{Durability, Nats},
@@ -14,6 +16,7 @@ use crate::{
     postgres::Postgres,
     publish, readers,
     sample::Sample,
+    scaling,
     sites::Site,
     streams, waiting, webhooks,
 };
@@ -31,6 +34,8 @@ const WAITING: [(Durability, u32, bool); 4] = [
     (Durability::Shipped, 10_000, false),
     (Durability::Default, 10_000, false),
 ];
+/// How many workers (10) compares.
+pub const WORKERS: [usize; 2] = [1, 4];
 /// One key looks often.
 const READS: [(&str, &str); 1] = [("FRONTDESK_READ_LIMIT", "1000000")];
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -60,6 +65,10 @@ pub enum Row {
     Accept(Durability, bool),
     /// Webhooks while others wait for dead receivers.
     Webhooks,
+    /// Jobs that wait, with so many workers behind two gateways.
+    Workers(usize),
+    /// What more of something costs.
+    Beside(Beside),
     /// Bare publishes, many under way at a time.
     Pipelined(Durability),
     /// A batch on its way to the queue.
@@ -110,6 +119,8 @@ pub async fn run(root: &Path, options: &Options, results: &mut Results) -> Resul
     round.streams().await?;
     round.accepting().await?;
     round.webhooks().await?;
+    round.workers().await?;
+    round.beside().await?;
     round.batches().await?;
     round.mixed().await
 }
@@ -225,6 +236,26 @@ impl Round<'_> {
         let sample = webhooks::run(&site).await?;
         self.note(Row::Webhooks, sample);
         Ok(())
+    }
+
+    async fn workers(&mut self) -> Result<()> {
+        if !self.options.has(10) {
+            return Ok(());
+        }
+        for workers in WORKERS {
+            let sample = scaling::run(self.root, workers, self.lengths).await?;
+            self.note(Row::Workers(workers), sample);
+        }
+        Ok(())
+    }
+
+    /// Once and not in each round: a million of something takes its time.
+    async fn beside(&mut self) -> Result<()> {
+        if !self.options.has(11) || self.results.keys().any(|row| matches!(row, Row::Beside(_))) {
+            return Ok(());
+        }
+        let (root, lengths) = (self.root, self.lengths);
+        beside::run(root, lengths, |what, sample| self.note(Row::Beside(what), sample)).await
     }
 
     /// The lines of a batch onto the queue and off it, each beside the same without the product.

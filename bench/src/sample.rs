@@ -23,6 +23,8 @@ pub struct Sample {
     pub fragments: Option<f64>,
     /// Growth of the gateway's resident memory in MiB, over all.
     pub grown: Option<f64>,
+    /// Old messages that were forgotten in a second.
+    pub forgotten: Option<f64>,
 }
 
 impl Sample {
@@ -39,6 +41,7 @@ impl Sample {
             memory: of(&|sample| sample.memory),
             fragments: of(&|sample| sample.fragments),
             grown: of(&|sample| sample.grown),
+            forgotten: of(&|sample| sample.forgotten),
         }
     }
 }

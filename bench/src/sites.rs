@@ -87,13 +87,25 @@ impl Site {
         let sqlite = || format!("sqlite://{}/frontdesk.db?mode=rwc", folder.path().display());
         let database = postgres.map_or_else(sqlite, str::to_owned);
         let (key, agent) = open_account(&nats, &database, folder.path())?;
-        let address = free_address()?;
-        let mut command = program("gateway", QueueRole::Gateway, &nats, &database)?;
-        command.arg("serve").envs(settings.iter().copied()).envs([KEY_LIMIT]);
-        command.env("FRONTDESK_LISTEN", address.to_string()).env("FRONTDESK_METRICS_LISTEN", "127.0.0.1:0");
-        let mut gateway = Child::start("gateway", command, folder.path())?;
-        gateway.until_up(async || status(address, "/readyz").await.is_ok_and(|status| status == 200)).await?;
+        let (gateway, address) = start_gateway("gateway", &nats, &database, folder.path(), settings).await?;
         Ok(Self { address, key, agent, gateway, worker: None, nats: Some(nats), database, folder })
+    }
+
+    /// Starts one more gateway; where it listens.
+    pub async fn another_gateway(&self, settings: &[(&str, &str)]) -> Result<(Child, SocketAddr)> {
+        let nats = self.nats.as_ref().context("a queue")?;
+        start_gateway("another-gateway", nats, &self.database, self.folder.path(), settings).await
+    }
+
+    /// Starts worker `number`, beside its own.
+    pub fn another_worker(&self, number: usize, settings: &[(&str, &str)]) -> Result<Child> {
+        let nats = self.nats.as_ref().context("a queue")?;
+        start_worker(&format!("worker-{number}"), nats, &self.database, self.folder.path(), settings)
+    }
+
+    /// Where its database is.
+    pub fn database(&self) -> &str {
+        &self.database
     }
 
     /// Starts its worker.
@@ -106,11 +118,11 @@ impl Site {
         Ok(self)
     }
 
-    fn start_worker_with(&mut self, settings: &[(&str, &str)]) -> Result<()> {
+    /// Starts its worker with `settings`, in the place of the one that it has.
+    pub fn start_worker_with(&mut self, settings: &[(&str, &str)]) -> Result<()> {
+        self.worker = None;
         let nats = self.nats.as_ref().context("a queue")?;
-        let mut command = program("worker", QueueRole::Worker, nats, &self.database)?;
-        command.envs(settings.iter().copied()).env("FRONTDESK_WORKER_METRICS_LISTEN", "127.0.0.1:0");
-        self.worker = Some(Child::start("worker", command, self.folder.path())?);
+        self.worker = Some(start_worker("worker", nats, &self.database, self.folder.path(), settings)?);
         Ok(())
     }
 
@@ -162,6 +174,28 @@ fn open_account(nats: &Nats, database: &str, folder: &Path) -> Result<(String, S
     let agent = applied[0]["id"].as_str().context("no agent's id")?.to_owned();
     let made = admin(&["key", "create", ACCOUNT, "bench"])?;
     Ok((made["secret"].as_str().context("no key's secret")?.to_owned(), agent))
+}
+
+async fn start_gateway(
+    name: &str,
+    nats: &Nats,
+    database: &str,
+    folder: &Path,
+    settings: &[(&str, &str)],
+) -> Result<(Child, SocketAddr)> {
+    let address = free_address()?;
+    let mut command = program("gateway", QueueRole::Gateway, nats, database)?;
+    command.arg("serve").envs(settings.iter().copied()).envs([KEY_LIMIT]);
+    command.env("FRONTDESK_LISTEN", address.to_string()).env("FRONTDESK_METRICS_LISTEN", "127.0.0.1:0");
+    let mut gateway = Child::start(name, command, folder)?;
+    gateway.until_up(async || status(address, "/readyz").await.is_ok_and(|status| status == 200)).await?;
+    Ok((gateway, address))
+}
+
+fn start_worker(name: &str, nats: &Nats, database: &str, folder: &Path, settings: &[(&str, &str)]) -> Result<Child> {
+    let mut command = program("worker", QueueRole::Worker, nats, database)?;
+    command.envs(settings.iter().copied()).env("FRONTDESK_WORKER_METRICS_LISTEN", "127.0.0.1:0");
+    Child::start(name, command, folder)
 }
 
 /// One of the product's programs, on this site's queue and database.

@@ -3,10 +3,13 @@
 use std::fmt::Write as _;
 
 use crate::{
-    bars, mixed,
+    bars,
+    beside::{self, Beside},
+    mixed,
     nats::Durability,
     rounds::{ACCEPTING, ARRIVAL, Kept, Kind, Results, Row},
     sample::Sample,
+    scaling,
 };
 
 const HEAD: &str = "\
@@ -63,6 +66,16 @@ fn label(row: Row) -> (String, String, Option<u32>) {
             (format!("(7) POST /api/v1/messages{how}"), Some(durability), Some(ACCEPTING))
         }
         Row::Webhooks => ("(8) from a message's end to its webhook, 10,000 others wait".to_owned(), None, Some(1)),
+        Row::Workers(workers) => {
+            let callers = 2 * scaling::CALLERS_EACH;
+            let what = format!("(10) /sleep 100ms, 2 gateways, workers of 16 slots: {workers}");
+            (what, Some(Durability::Shipped), Some(callers))
+        }
+        Row::Beside(what) => {
+            let callers =
+                if matches!(what, Beside::Found(_) | Beside::Drained(_)) { None } else { Some(beside::CALLERS) };
+            (beside_label(what), Some(Durability::Default), callers)
+        }
         Row::Pipelined(durability) => ("(12) bare publishes, 512 under way".to_owned(), Some(durability), None),
         Row::Enqueue(durability) => ("(12) POST /api/v1/batches, 50,000 lines".to_owned(), Some(durability), None),
         Row::BareDrain(durability) => ("(12) 50,000 jobs pulled and acknowledged".to_owned(), Some(durability), None),
@@ -83,6 +96,18 @@ fn label(row: Row) -> (String, String, Option<u32>) {
     (what, sync.map_or_else(String::new, |durability| durability.to_string()), callers)
 }
 
+fn beside_label(what: Beside) -> String {
+    let count = |count: u32| thousands(f64::from(count));
+    match what {
+        Beside::Pending(jobs) => format!("(11) calls, jobs pending: {}", count(jobs)),
+        Beside::Found(jobs) => format!("(11) a job found and taken back, jobs pending: {}", count(jobs)),
+        Beside::Drained(jobs) => format!("(11) jobs run, pending: {}", count(jobs)),
+        Beside::Finished(messages) => format!("(11) calls, messages finished: {}", count(messages)),
+        Beside::Forgotten(messages) => format!("(11) calls, messages being forgotten: {}", count(messages)),
+        Beside::Waiters(callers) => format!("(11) calls, other callers waiting: {}", count(callers)),
+    }
+}
+
 fn more(sample: &Sample) -> String {
     let mut parts = Vec::new();
     if let Some(answered) = sample.answered {
@@ -96,6 +121,9 @@ fn more(sample: &Sample) -> String {
     }
     if let Some(grown) = sample.grown {
         parts.push(format!("{grown:.0} MiB more in the gateway"));
+    }
+    if let Some(forgotten) = sample.forgotten {
+        parts.push(format!("{} messages/s forgotten", thousands(forgotten)));
     }
     parts.join(", ")
 }
@@ -139,6 +167,8 @@ mod tests {
             Row::Webhooks,
             Row::Drain(Durability::Default, Kept::Postgres),
             Row::Mixed(Kind::Stream),
+            Row::Workers(4),
+            Row::Beside(Beside::Forgotten(1_000_000)),
         ] {
             let line = line(row, &Sample { answered: Some(3.0), memory: Some(1.0), ..Sample::default() });
             assert_eq!(columns(&line), head, "{line}");
