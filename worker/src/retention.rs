@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use common::{
-    domain::{ids::MessageId, time::Millis},
+    domain::time::Millis,
     lifecycle::Lifecycle,
     store::{connection::Store, error::StoreError},
 };
@@ -41,20 +41,35 @@ pub async fn run(store: Store, life: Duration, lifecycle: Lifecycle) {
 /// Forgets what ended before `before`, in steps of a few milliseconds with pauses between them; how many messages
 /// those were.
 pub async fn forget(store: &Store, before: Millis) -> Result<u64, StoreError> {
-    let (mut most, mut after, mut forgotten): (u64, Option<MessageId>, u64) = (FEWEST, None, 0);
-    loop {
-        let begun = Instant::now();
-        let Some(looked) = store.forget_messages(before, after, most).await? else { return Ok(forgotten) };
-        forgotten += looked.forgotten;
+    let (mut steps, mut after, mut forgotten) = (Steps { most: FEWEST }, None, 0);
+    while let Some(looked) = steps.take(async |most| store.forget_messages(before, after, most).await).await? {
         after = Some(looked.last);
+        forgotten += looked.forgotten;
+    }
+    while let Some(lines) = steps.take(async |most| store.forget_lines(before, most).await).await? {
+        forgotten += lines;
+    }
+    Ok(forgotten)
+}
+
+struct Steps {
+    most: u64,
+}
+
+impl Steps {
+    /// Takes one step, and leaves everybody else their share of the time.
+    async fn take<T>(&mut self, step: impl AsyncFnOnce(u64) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let begun = Instant::now();
+        let done = step(self.most).await?;
         let took = begun.elapsed();
-        most = next_step(most, took);
+        self.most = next_step(self.most, took);
         sleep(took * SHARE_OF_OTHERS).await;
+        Ok(done)
     }
 }
 
-/// How many messages the next step looks at, after one that took so long: answers may be of a few bytes or of
-/// megabytes, and the database idle or busy.
+/// How many messages the next step is for, after one that took so long: answers may be of a few bytes or of megabytes,
+/// and the database idle or busy.
 fn next_step(most: u64, took: Duration) -> u64 {
     let next = if took > STEP { most / 2 } else { most * 2 };
     next.clamp(FEWEST, MOST)

@@ -1,24 +1,43 @@
-//! Forgetting finished messages that are old, a few at a time.
+//! Forgetting finished messages and batches that are old, a few rows at a time.
 
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
-    Statement,
+    Statement, Value,
 };
 use uuid::Uuid;
 
 use super::{
     connection::{Store, within_patience},
-    entity::message::{Column, Entity},
+    entity::{
+        batch_result,
+        message::{Column, Entity},
+    },
     error::StoreError,
     listing::first_id,
+    write::Write,
 };
 use crate::domain::{ids::MessageId, time::Millis};
 
-/// Only what has ended has a `completed_at`. Lines of batches are forgotten with their batch; what a webhook that is
-/// still under way says is read when it is sent.
-const FORGET: &str = "DELETE FROM messages WHERE id > $1 AND id <= $2 AND completed_at < $3 AND batch_id IS NULL \
+/// Only what has ended has a `completed_at`. Lines are forgotten with their batch; what a webhook that is still under
+/// way says is read when it is sent.
+const FORGET: &str = "DELETE FROM messages WHERE id > $1 AND id <= $2 AND completed_at < $3 \
+     AND (batch_id IS NULL OR NOT EXISTS (SELECT 1 FROM batches WHERE batches.id = messages.batch_id)) \
      AND NOT EXISTS (SELECT 1 FROM webhook_deliveries WHERE webhook_deliveries.message_id = messages.id \
      AND webhook_deliveries.status = 'pending')";
+
+const OLD_BATCH: &str = "SELECT id FROM batches WHERE id < $1 AND completed_at < $2 \
+     AND NOT EXISTS (SELECT 1 FROM webhook_deliveries WHERE webhook_deliveries.message_id = batches.id \
+     AND webhook_deliveries.status = 'pending') ORDER BY id LIMIT 1";
+
+/// A line whose own webhook is still under way goes later, as the messages of no batch do.
+const FORGET_LINES: &str = "DELETE FROM messages WHERE id IN \
+     (SELECT message_id FROM batch_results WHERE batch_id = $1 AND seq <= $2) \
+     AND NOT EXISTS (SELECT 1 FROM webhook_deliveries WHERE webhook_deliveries.message_id = messages.id \
+     AND webhook_deliveries.status = 'pending')";
+
+const FORGET_RESULTS: &str = "DELETE FROM batch_results WHERE batch_id = $1 AND seq <= $2";
+
+const FORGET_BATCH: &str = "DELETE FROM batches WHERE id = $1";
 
 /// What was looked at in one step, and what came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,26 +72,58 @@ impl Store {
             let ids: Vec<Uuid> = look.into_tuple().all(&self.db).await?;
             let Some(last) = ids.last().copied() else { return Ok(None) };
             let write = self.write().await?;
-            let values = [after.into(), last.into(), before.0.into()];
-            let forget = Statement::from_sql_and_values(write.get_database_backend(), FORGET, values);
-            let forgotten = write.execute_raw(forget).await?.rows_affected();
+            let forgotten = run(&write, FORGET, vec![after.into(), last.into(), before.0.into()]).await?;
             write.commit().await?;
             Ok(Some(Looked { last: MessageId(last), forgotten }))
         })
         .await
     }
+
+    /// Forgets up to `most` lines of the oldest batch that ended before `before`, with their results; and with the last
+    /// of them the batch. How many lines those were; `None` when there is no such batch.
+    pub async fn forget_lines(&self, before: Millis, most: u64) -> Result<Option<u64>, StoreError> {
+        use batch_result::{Column, Entity};
+        within_patience(async {
+            let values: [Value; 2] = [first_id(before).into(), before.0.into()];
+            let old = Statement::from_sql_and_values(self.db.get_database_backend(), OLD_BATCH, values);
+            let Some(row) = self.db.query_one_raw(old).await? else { return Ok(None) };
+            let batch: Uuid = row.try_get_by_index(0)?;
+            let look = Entity::find().select_only().column(Column::Seq).filter(Column::BatchId.eq(batch));
+            let seqs: Vec<i64> = look.order_by_asc(Column::Seq).limit(most).into_tuple().all(&self.db).await?;
+            let write = self.write().await?;
+            if let Some(last) = seqs.last() {
+                run(&write, FORGET_LINES, vec![batch.into(), (*last).into()]).await?;
+                run(&write, FORGET_RESULTS, vec![batch.into(), (*last).into()]).await?;
+            } else {
+                run(&write, FORGET_BATCH, vec![batch.into()]).await?;
+            }
+            write.commit().await?;
+            Ok(Some(seqs.len() as u64))
+        })
+        .await
+    }
+}
+
+/// How many rows `text` changed.
+async fn run(write: &Write, text: &str, values: Vec<Value>) -> Result<u64, StoreError> {
+    let statement = Statement::from_sql_and_values(write.get_database_backend(), text, values);
+    Ok(write.execute_raw(statement).await?.rows_affected())
 }
 
 #[cfg(test)]
 mod tests {
     use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-    use sea_orm::{ColumnTrait as _, QueryFilter as _};
-
     use super::*;
     use crate::{
-        domain::{ids::AccountId, job::Job},
+        domain::{
+            batch::{BatchLine, BatchStatus},
+            event::EventKind,
+            ids::{AccountId, BatchId, GatewayId, KeyId},
+            job::Job,
+        },
         store::{
+            batches::NewBatch,
             messages::Finish,
             testing::{account, calling_back, completed, endpoint, job, notifying, on_each_database, started},
         },
@@ -142,26 +193,84 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_batch_or_a_webhook_still_needs_stays() {
+    async fn what_a_webhook_still_needs_stays() {
         on_each_database(async |store| {
             let owner = account(&store).await.id;
             endpoint(&store, owner, &[]).await;
             let told = ended(40, &old(40, &notifying(owner)));
             let calls_back = ended(41, &old(41, &calling_back(owner, "https://example.com/done")));
-            let line = ended(42, &old(42, &job(owner)));
-            store.finish(&[told.clone(), calls_back.clone(), line.clone()]).await.expect("to finish");
-            let of_batch = Entity::update_many()
-                .col_expr(Column::BatchId, sea_orm::sea_query::Expr::value(Uuid::nil()))
-                .filter(Column::Id.eq(line.job.id.0));
-            of_batch.exec(&store.db).await.expect("to make it a line");
+            store.finish(&[told, calls_back]).await.expect("to finish");
             assert_eq!(forget(&store, 30, 9).await, [0]);
-            store
-                .db
-                .execute_unprepared("UPDATE webhook_deliveries SET status = 'delivered'")
-                .await
-                .expect("to deliver");
+            deliver_all(&store).await;
             assert_eq!(forget(&store, 30, 9).await, [2]);
-            assert_eq!(left(&store).await, [line.job.id].into());
+        })
+        .await;
+    }
+
+    async fn deliver_all(store: &Store) {
+        store.db.execute_unprepared("UPDATE webhook_deliveries SET status = 'delivered'").await.expect("to deliver");
+    }
+
+    /// A batch of `lines` that all ended; the batch itself did so `days` ago.
+    async fn batch(store: &Store, owner: AccountId, lines: u32, days: u64) -> BatchId {
+        let at = Millis::now().minus(Duration::from_hours(24 * 40));
+        let id = BatchId(Uuid::from_u128(first_id(at).as_u128() | u128::from(days)));
+        let (key, gateway) = (KeyId::new(), GatewayId::new());
+        let new = NewBatch {
+            id,
+            account: owner,
+            key,
+            total: lines,
+            skipped: 0,
+            slot: 0,
+            keyed: false,
+            retry_of: None,
+            notifies: true,
+            created_at: at,
+        };
+        store.open_batch(&new, gateway, Millis::now().plus(Duration::from_mins(1)), 1_000).await.expect("a batch");
+        let line = |number| {
+            let line = BatchLine { batch: id, line: number, custom_id: number.to_string() };
+            ended(
+                40,
+                &Arc::new(Job { id: line.message(), batch: Some(line), created_at: at, ..Job::clone(&job(owner)) }),
+            )
+        };
+        store.finish(&(1..=lines).map(line).collect::<Vec<_>>()).await.expect("to finish");
+        let enqueued = store.batch_enqueued(id, gateway, Millis::now().minus(Duration::from_hours(24 * days))).await;
+        assert_eq!(enqueued.expect("an answer").expect("the batch").status, BatchStatus::Completed);
+        id
+    }
+
+    #[tokio::test]
+    async fn a_batch_goes_with_all_its_lines_once_it_is_old_itself() {
+        on_each_database(async |store| {
+            let owner = account(&store).await.id;
+            endpoint(&store, owner, &[EventKind::BatchCompleted]).await;
+            let (old, young) = (batch(&store, owner, 5, 39).await, batch(&store, owner, 2, 1).await);
+            let before = Millis::now().minus(Duration::from_hours(24 * 30));
+            assert_eq!(forget(&store, 30, 9).await, [0], "lines are not forgotten one by one");
+            let step = async || store.forget_lines(before, 2).await.expect("a step");
+            assert_eq!(step().await, None, "its webhook is under way");
+            deliver_all(&store).await;
+            assert_eq!([step().await, step().await, step().await], [Some(2), Some(2), Some(1)]);
+            assert!(store.batch_results(old, 0, None, 9).await.expect("results").is_empty());
+            assert!(store.batch(old).await.expect("an answer").is_some(), "until nothing hangs on it");
+            assert_eq!([step().await, step().await], [Some(0), None]);
+            assert!(store.batch(old).await.expect("an answer").is_none());
+            assert_eq!(store.batch_results(young, 0, None, 9).await.expect("results").len(), 2);
+            assert_eq!((left(&store).await.len(), store.ledger(owner, 9).await.expect("the ledger").len()), (2, 7));
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_line_that_outlives_its_batch_goes_by_itself() {
+        on_each_database(async |store| {
+            let owner = account(&store).await.id;
+            batch(&store, owner, 1, 39).await;
+            store.db.execute_unprepared("DELETE FROM batches").await.expect("to lose it");
+            assert_eq!(forget(&store, 30, 9).await, [1]);
         })
         .await;
     }
