@@ -132,12 +132,18 @@ mod tests {
 
     use super::*;
     use crate::{
-        domain::{endpoint::DisabledReason, event::Callback, ids::MessageId},
+        domain::{
+            endpoint::DisabledReason,
+            event::Callback,
+            ids::{BatchId, GatewayId, MessageId},
+        },
         store::{
+            batches::NewBatch,
             claims::{Class, Due},
             connection::Store,
             testing::{
-                ROOMY, account, calling_back, cancelled, completed, endpoint, failed, job, notifying, on_each_database,
+                ROOMY, account, calling_back, cancelled, completed, endpoint, enqueued, failed, free, job, lines,
+                new_batch, notifying, on_each_database, open,
             },
         },
     };
@@ -223,6 +229,56 @@ mod tests {
             assert_eq!(needed[0], needed[1]);
             assert_eq!(needed[2], needed[1] + 2, "its delivery and its receiver");
             assert_eq!(due(&store).await.len(), 1);
+        })
+        .await;
+    }
+
+    /// What an endpoint is told of, oldest first.
+    async fn told_to(store: &Store, owner: AccountId, endpoint: EndpointId) -> Vec<(EventKind, Option<BatchId>)> {
+        let log = store.deliveries(owner, endpoint, None, 99).await.expect("the log");
+        assert!(log.iter().all(|(delivery, _)| delivery.message.is_none()), "{log:?}");
+        log.iter().rev().map(|(delivery, _)| (delivery.event, delivery.batch)).collect()
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_batch_is_told_once_to_those_who_want_it() {
+        on_each_database(async |store| {
+            let (owner, now) = (account(&store).await.id, Millis::now());
+            let all = endpoint(&store, owner, &[]).await.id;
+            let completions = endpoint(&store, owner, &[EventKind::BatchCompleted]).await.id;
+            let messages = endpoint(&store, owner, &[EventKind::MessageCompleted]).await.id;
+            let batch = || NewBatch { notifies: true, ..new_batch(owner, 2) };
+            let (dear, cheap, stopped, half) = (batch(), batch(), batch(), batch());
+            for batch in [&dear, &cheap, &stopped, &new_batch(owner, 2)] {
+                enqueued(&store, batch).await;
+            }
+            let gateway = GatewayId::new();
+            open(&store, &half, gateway).await;
+            let mut wanted = Vec::new();
+            for jobs in [lines(&dear, 1..=2), free(lines(&cheap, 1..=2))] {
+                for job in &jobs {
+                    assert_eq!(told_to(&store, owner, all).await, wanted);
+                    store.finish(&[completed(job, "done")]).await.expect("to finish");
+                    store.finish(&[completed(job, "again")]).await.expect("to find the end");
+                }
+                wanted.push((EventKind::BatchCompleted, jobs[0].batch.as_ref().map(|line| line.batch)));
+            }
+            assert_eq!(told_to(&store, owner, all).await, wanted);
+            assert_eq!(told_to(&store, owner, completions).await, wanted);
+            assert_eq!(due(&store).await.len(), 4);
+
+            for id in [stopped.id, half.id] {
+                assert!(store.cancel_batch(id, now).await.expect("an answer").is_some());
+            }
+            wanted.push((EventKind::BatchCancelled, Some(stopped.id)));
+            assert_eq!(told_to(&store, owner, all).await, wanted);
+            for _ in 0..2 {
+                assert!(store.batch_enqueued(half.id, gateway, now).await.expect("an answer").is_some());
+            }
+            wanted.push((EventKind::BatchCancelled, Some(half.id)));
+            assert_eq!(told_to(&store, owner, all).await, wanted);
+            assert_eq!(told_to(&store, owner, completions).await, wanted[..2]);
+            assert!(told_to(&store, owner, messages).await.is_empty());
         })
         .await;
     }

@@ -9,7 +9,7 @@ use axum::{
 use common::domain::{
     delivery::{Delivery, DeliveryStatus, Try},
     event::EventKind,
-    ids::{DeliveryId, EndpointId, MessageId},
+    ids::{BatchId, DeliveryId, EndpointId, MessageId},
     time::Moment,
 };
 use http::StatusCode;
@@ -43,9 +43,12 @@ pub struct DeliveryObject {
     /// The endpoint; `null` for the callback of a message.
     #[schema(value_type = Option<String>, format = "uuid", required)]
     endpoint_id: Option<EndpointId>,
-    /// The message that the event is of; `null` for a test.
+    /// The message that the event is of.
     #[schema(value_type = Option<String>, format = "uuid", required)]
     message_id: Option<MessageId>,
+    /// The batch that the event is of; a test is of neither.
+    #[schema(value_type = Option<String>, format = "uuid", required)]
+    batch_id: Option<BatchId>,
     /// The event.
     event: EventKind,
     /// Where it stands: `pending`, `delivered`, `failed` (every try was in vain) or `dropped` (its endpoint was
@@ -89,6 +92,7 @@ impl DeliveryObject {
             id: delivery.id,
             endpoint_id: delivery.endpoint,
             message_id: delivery.message,
+            batch_id: delivery.batch,
             event: delivery.event,
             status: delivery.status.name(),
             next_at: is_pending.then_some(Moment(delivery.next_at)),

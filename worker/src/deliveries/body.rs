@@ -75,7 +75,13 @@ pub fn webhook_id(delivery: &Delivery) -> String {
 
 #[cfg(test)]
 mod tests {
-    use common::domain::{job::Job, message::Usage, reply::Outcome};
+    use common::domain::{
+        batch::{BatchCounts, BatchStatus},
+        ids::{AccountId, BatchId, KeyId},
+        job::Job,
+        message::Usage,
+        reply::Outcome,
+    };
     use serde_json::{Value, json};
 
     use super::*;
@@ -128,5 +134,30 @@ mod tests {
         let endpoint = EndpointId::new();
         let body: Value = serde_json::from_slice(&of_test(Millis(0), Some(endpoint)).expect("JSON")).expect("JSON");
         assert_eq!((&body["type"], &body["data"]), (&json!("webhook.test"), &json!({ "endpoint_id": endpoint })));
+    }
+
+    #[test]
+    fn a_batch_is_told_as_it_is_shown() {
+        let (id, owner, at) = (BatchId::new(), MessageId::new().0, Millis(1_795_253_400_125));
+        let batch = Batch {
+            id,
+            account: AccountId(owner),
+            key: KeyId(owner),
+            status: BatchStatus::Completed,
+            counts: BatchCounts { total: 3, completed: 2, failed: 1, cancelled: 0 },
+            skipped: 0,
+            retry_of: None,
+            created_at: at,
+            enqueued_at: Some(at),
+            completed_at: Some(at),
+        };
+        let body = of_batch(EventKind::BatchCompleted, at, &batch).expect("JSON");
+        let body: Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(
+            (&body["type"], &body["timestamp"]),
+            (&json!("batch.completed"), &json!("2026-11-21T09:30:00.125Z"))
+        );
+        assert_eq!(body["data"], serde_json::to_value(BatchObject::from(&batch)).expect("JSON"));
+        assert_eq!(body["data"]["request_counts"]["completed"], 2);
     }
 }
