@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use common::{
     domain::{
-        ids::{AccountId, GatewayId, MessageId},
+        ids::{AccountId, BatchId, GatewayId, MessageId},
         job::{Job, Lane},
         message::{MessageStatus, Usage},
         reply::{Attempt, Frame, FrameBody, Outcome},
@@ -185,7 +185,7 @@ async fn a_stopped_job_leaves_the_queue_and_everybody_hears_of_it() {
         let mut attached = Attachment::open(&gateway, job.account, job.id).await.expect("an attachment");
         let outcome = end(MessageStatus::Cancelled);
         sender.tell(job.account, job.id, outcome.clone()).await;
-        assert_eq!(soon(cancels.next()).await, Some(job.id));
+        assert_eq!(soon(cancels.next()).await, Some(job.id.0));
         let told = soon(attached.next()).await.expect("a frame");
         assert_eq!((told.attempt, told.body), (Attempt::LAST, FrameBody::Terminal { outcome }));
         assert!(jobs::find(&gateway, job.account, job.id).await.expect("an answer").is_none());
@@ -193,6 +193,9 @@ async fn a_stopped_job_leaves_the_queue_and_everybody_hears_of_it() {
             assert_eq!(soon(replies.next()).await.expect("a frame").0, job.id);
         }
     }
+    let batch = BatchId::new();
+    sender.tell_batch(batch).await;
+    assert_eq!(soon(cancels.next()).await, Some(batch.0));
     let mut puller = Puller::new(worker, 4, Duration::from_secs(30));
     let left = job(Lane::Interactive);
     publish(&gateway, &left).await;
@@ -250,7 +253,7 @@ async fn a_user_may_do_its_own_acts_and_no_others() {
     CancelSender::new(worker.clone()).tell(job.account, job.id, end(MessageStatus::Cancelled)).await;
     settled(&worker).await;
     CancelSender::new(gateway.clone()).tell(job.account, other, end(MessageStatus::Cancelled)).await;
-    assert_eq!(soon(cancels.next()).await, Some(other), "a worker cannot stop another's jobs");
+    assert_eq!(soon(cancels.next()).await, Some(other.0), "a worker cannot stop another's jobs");
 
     ReplySender::new(gateway.clone()).progress(&job, &delta(&job, 0)).await;
     settled(&gateway).await;

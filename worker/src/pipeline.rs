@@ -23,7 +23,7 @@ use common::{
     },
     store::{connection::Store, messages::Start},
 };
-use tracing::{Instrument as _, error, info, info_span, warn};
+use tracing::{Instrument as _, debug, error, info, info_span, warn};
 
 use crate::{
     agent::meter::Meter,
@@ -31,6 +31,7 @@ use crate::{
     cancels::Cancels,
     config::WorkerConfig,
     finisher::Finisher,
+    looks::{Looks, Seen},
     reply::Gatherer,
     run::{Ran, Runner},
 };
@@ -52,6 +53,8 @@ pub struct Pipeline {
     pub replies: ReplySender,
     /// Groups the commits.
     pub finisher: Finisher,
+    /// Groups the looks at what may keep a job from being run.
+    pub looks: Looks,
     /// Agents by version.
     pub agents: Agents,
     /// Runs agents.
@@ -95,7 +98,7 @@ impl Pipeline {
 
     async fn process_job(&self, mut delivery: Delivery, job: Arc<Job>) {
         let gatherer = Gatherer::new(job.id, delivery.info().attempt, self.config.delta_gather);
-        let mut cancel = self.cancels.register(job.id);
+        let mut cancel = self.cancels.register(&job);
         let mut meter = Meter::default();
         let verdict = tokio::select! {
             biased;
@@ -106,8 +109,13 @@ impl Pipeline {
         drop(cancel);
         let verdict = verdict.unwrap_or_else(|| {
             info!("stopped by its caller");
-            let model = meter.model().map(str::to_owned);
-            Verdict::End(Outcome { usage: meter.usage(), model, ..Outcome::cancelled(Millis::now()) })
+            Verdict::End(Outcome {
+                usage: meter.usage(),
+                model: meter.model().map(str::to_owned),
+                attempts: meter.starts(),
+                started_at: meter.started_at(),
+                ..Outcome::cancelled(Millis::now())
+            })
         });
         match verdict {
             Verdict::End(outcome) => self.finish(&mut delivery, job, outcome, &gatherer).await,
@@ -141,11 +149,15 @@ impl Pipeline {
         }
     }
 
-    /// A first delivery runs without a look, unless an equal job may have been there before. A later one may have an end
-    /// already, or have been begun too often.
+    /// A first delivery runs without a look, unless its batch may have been stopped, or an equal job may have been there
+    /// before. A later one may have an end already, or have been begun too often.
     async fn begin(&self, delivery: &Delivery, job: &Arc<Job>) -> Result<u32, Verdict> {
         let delivered = delivery.info().attempt.delivery;
-        if delivered <= 1 && !job.again {
+        let is_first = delivered <= 1;
+        if job.batch.is_some() || is_first && job.again {
+            self.look(job, is_first && job.again).await?;
+        }
+        if is_first {
             return Ok(1);
         }
         self.metrics.job_redelivered();
@@ -160,6 +172,23 @@ impl Pipeline {
                 warn!(%error, "could not look at the row of a job that came back");
                 Err(Verdict::HandBack(Some(STORE_DELAY)))
             }
+        }
+    }
+
+    /// Looks at what may keep a job from being run.
+    async fn look(&self, job: &Job, again: bool) -> Result<(), Verdict> {
+        match self.looks.look(job, again).await {
+            Some(Ok(Seen::Free)) => Ok(()),
+            Some(Ok(Seen::Stopped)) => {
+                debug!("dropping a line of a batch that was stopped");
+                Err(Verdict::End(Outcome::cancelled(Millis::now())))
+            }
+            Some(Ok(Seen::Ended(outcome))) => Err(Verdict::Ended(outcome)),
+            Some(Err(error)) => {
+                warn!(%error, "could not look whether a job may run");
+                Err(Verdict::HandBack(Some(STORE_DELAY)))
+            }
+            None => Err(Verdict::HandBack(None)),
         }
     }
 

@@ -60,6 +60,7 @@ impl Runner {
         meter: &mut Meter,
     ) -> Ran {
         let started_at = Millis::now();
+        meter.start(starts, started_at);
         self.metrics.job_waited(started_at.since(job.created_at));
         let begun = Instant::now();
         let mut say = |event: Event<'_>| match event {

@@ -29,12 +29,14 @@ use crate::{
     deliveries::{config::DeliveriesConfig, courier::Courier, post::Post, sender::Sender, settler::Settler},
     finisher::Finisher,
     housekeeping,
+    looks::Looks,
     pipeline::Pipeline,
     pool,
     providers::registry::{ProvidersConfig, Registry},
     retention,
     run::Runner,
     started::StartedRows,
+    sweep,
 };
 
 /// How long the last acknowledgements may take on their way out.
@@ -110,6 +112,7 @@ impl Worker {
             replies,
             cancels: Arc::default(),
             finisher: Finisher::start(store.clone(), &lifecycle),
+            looks: Looks::start(store.clone(), &lifecycle),
             agents: Agents::new(store.clone()),
             runner,
             config,
@@ -133,6 +136,9 @@ impl Worker {
         if let Some(life) = config.retention {
             lifecycle.spawn(retention::run(store.clone(), life, lifecycle.clone()));
         }
+        let cancels = self.pipeline.cancels.clone();
+        let sweep = sweep::run(store.clone(), connection.clone(), cancels, lifecycle.clone());
+        lifecycle.spawn_background(sweep);
         lifecycle.spawn(keep_events(connection.clone(), self.streams, lifecycle.clone()));
         if let Some(ack_wait) = queue_is_fit(&connection, &lifecycle).await {
             self.pipeline.runner.heartbeat = ack_wait / 3;

@@ -1,10 +1,11 @@
-//! Stopping a job: whoever waits is told, the worker that runs it stops, and the queue forgets it.
+//! Stopping a job or a batch: whoever waits is told, the worker that runs it stops, and the queue forgets it.
 
 use async_nats::Subscriber;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::time::timeout;
 use tracing::warn;
+use uuid::Uuid;
 
 use super::{
     connection::{Connection, REQUEST_TIMEOUT},
@@ -15,7 +16,7 @@ use super::{
     subjects,
 };
 use crate::domain::{
-    ids::{AccountId, MessageId},
+    ids::{AccountId, BatchId, MessageId},
     reply::{Attempt, Frame, FrameBody, Outcome},
 };
 
@@ -36,7 +37,7 @@ impl CancelSender {
     /// and takes it off the queue. Best effort: a worker that hears nothing finds the stored end when it has one of
     /// its own.
     pub async fn tell(&self, account: AccountId, id: MessageId, cancelled: Outcome) {
-        self.stop(id).await;
+        self.stop(id.0).await;
         let found = jobs::find(&self.connection, account, id).await.unwrap_or_else(|error| {
             warn!(message.id = %id, %error, "could not look for a cancelled job on the queue");
             None
@@ -51,15 +52,21 @@ impl CancelSender {
         }
     }
 
-    async fn stop(&self, id: MessageId) {
+    /// Stops what runs of a batch whose stop is stored already. Its lines that wait on the queue are dropped as their
+    /// turn comes. Best effort: workers look by themselves as well.
+    pub async fn tell_batch(&self, id: BatchId) {
+        self.stop(id.0).await;
+    }
+
+    async fn stop(&self, id: Uuid) {
         let sent = self.connection.client.publish(subjects::cancel(id), Bytes::new());
         if !matches!(timeout(REQUEST_TIMEOUT, sent).await, Ok(Ok(()))) {
-            warn!(message.id = %id, "could not tell the workers of a cancelled job");
+            warn!(%id, "could not tell the workers of a cancelled job or batch");
         }
     }
 }
 
-/// A worker's ear for jobs that are to stop.
+/// A worker's ear for jobs and batches that are to stop.
 pub struct CancelReceiver(Subscriber);
 
 impl CancelReceiver {
@@ -71,12 +78,12 @@ impl CancelReceiver {
         Ok(Self(subscribe(connection, subjects::CANCELS.to_owned()).await?))
     }
 
-    /// The next job that is to stop; `None` when the connection was closed.
-    pub async fn next(&mut self) -> Option<MessageId> {
+    /// The next job or batch that is to stop: an id tells which of them. `None` when the connection was closed.
+    pub async fn next(&mut self) -> Option<Uuid> {
         loop {
             let message = self.0.next().await?;
             if let Some(id) = subjects::job_of(&message.subject) {
-                return Some(id);
+                return Some(id.0);
             }
         }
     }

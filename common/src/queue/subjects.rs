@@ -28,7 +28,7 @@ pub const ANY: &str = ">";
 pub const INVALIDATE: &str = "invalidate.>";
 /// Where gateways tell each other what their limits have counted.
 pub const LIMITS: &str = "limits.*";
-/// Jobs whose callers have stopped them.
+/// Jobs and batches whose callers have stopped them.
 pub const CANCELS: &str = "cancel.*";
 /// Where the server is asked for several messages of `EVENTS` at once.
 pub const DIRECT_GET_EVENTS: &str = "$JS.API.DIRECT.GET.EVENTS";
@@ -114,9 +114,9 @@ fn token(gateway: Option<GatewayId>) -> String {
     gateway.map_or_else(|| "none".to_owned(), |gateway| gateway.0.simple().to_string())
 }
 
-/// Where the worker that runs a job is told that its caller has stopped it.
-pub fn cancel(job: MessageId) -> String {
-    format!("cancel.{}", job.0.simple())
+/// Where the worker that runs a job, or a line of a batch, is told that its caller has stopped it.
+pub fn cancel(id: Uuid) -> String {
+    format!("cancel.{}", id.simple())
 }
 
 /// The job in the last token of a subject.

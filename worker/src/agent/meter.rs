@@ -1,6 +1,6 @@
 //! What a run has used, call by call; readable at any moment, also after the run was dropped.
 
-use common::domain::message::Usage;
+use common::domain::{message::Usage, time::Millis};
 
 use crate::providers::provider::ModelTurn;
 
@@ -13,6 +13,8 @@ const BYTES_PER_TOKEN: usize = 4;
 /// four bytes begun, and the whole is marked as estimated. A call that failed before it made any text counts nothing.
 #[derive(Debug, Default)]
 pub struct Meter {
+    starts: u32,
+    started_at: Option<Millis>,
     model: Option<String>,
     ended: Usage,
     open: Option<Call>,
@@ -25,6 +27,21 @@ struct Call {
 }
 
 impl Meter {
+    /// The run begins now, for the `starts`th time.
+    pub fn start(&mut self, starts: u32, now: Millis) {
+        (self.starts, self.started_at) = (starts, Some(now));
+    }
+
+    /// How often its job was begun, this time included; 0 before that.
+    pub fn starts(&self) -> u32 {
+        self.starts
+    }
+
+    /// When it began.
+    pub fn started_at(&self) -> Option<Millis> {
+        self.started_at
+    }
+
     /// What has been used so far.
     pub fn usage(&self) -> Usage {
         self.open.as_ref().map_or(self.ended, |call| sum(self.ended, call.broken_off()))
