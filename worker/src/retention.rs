@@ -13,7 +13,7 @@ use tracing::{info, warn};
 /// How often a worker looks; also the pause before its first look, in which jobs come back that a stopped pool had
 /// stored and not acknowledged.
 const EVERY: Duration = Duration::from_mins(1);
-/// How long one step is to take: whoever writes meanwhile waits for it.
+/// How long the deletions of one step are to take: whoever writes meanwhile waits for them.
 const STEP: Duration = Duration::from_millis(5);
 /// Between two steps, this many times as long as the last one took is everybody else's.
 const SHARE_OF_OTHERS: u32 = 4;
@@ -41,34 +41,25 @@ pub async fn run(store: Store, life: Duration, lifecycle: Lifecycle) {
 /// Forgets what ended before `before`, in steps of a few milliseconds with pauses between them; how many messages
 /// those were.
 pub async fn forget(store: &Store, before: Millis) -> Result<u64, StoreError> {
-    let (mut steps, mut after, mut forgotten) = (Steps { most: FEWEST }, None, 0);
-    while let Some(looked) = steps.take(async |most| store.forget_messages(before, after, most).await).await? {
-        after = Some(looked.last);
-        forgotten += looked.forgotten;
-    }
-    while let Some(lines) = steps.take(async |most| store.forget_lines(before, most).await).await? {
-        forgotten += lines;
-    }
-    Ok(forgotten)
-}
-
-struct Steps {
-    most: u64,
-}
-
-impl Steps {
-    /// Takes one step, and leaves everybody else their share of the time.
-    async fn take<T>(&mut self, step: impl AsyncFnOnce(u64) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let (mut most, mut after, mut messages) = (FEWEST, None, 0);
+    loop {
         let begun = Instant::now();
-        let done = step(self.most).await?;
-        let took = begun.elapsed();
-        self.most = next_step(self.most, took);
-        sleep(took * SHARE_OF_OTHERS).await;
-        Ok(done)
+        let Some((last, step)) = store.forget_messages(before, after, most).await? else { break };
+        after = Some(last);
+        messages += step.messages;
+        sleep(begun.elapsed() * SHARE_OF_OTHERS).await;
+        most = next_step(most, step.took);
+    }
+    loop {
+        let begun = Instant::now();
+        let Some(step) = store.forget_lines(before, most).await? else { return Ok(messages) };
+        messages += step.messages;
+        sleep(begun.elapsed() * SHARE_OF_OTHERS).await;
+        most = next_step(most, step.took);
     }
 }
 
-/// How many messages the next step is for, after one that took so long: answers may be of a few bytes or of megabytes,
+/// How many messages the next step is for, after one whose deletions took so long: answers may be of a few bytes or of megabytes,
 /// and the database idle or busy.
 fn next_step(most: u64, took: Duration) -> u64 {
     let next = if took > STEP { most / 2 } else { most * 2 };

@@ -1,5 +1,7 @@
 //! Forgetting finished messages and batches that are old, a few rows at a time.
 
+use std::time::{Duration, Instant};
+
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
     Statement, Value,
@@ -39,18 +41,18 @@ const FORGET_RESULTS: &str = "DELETE FROM batch_results WHERE batch_id = $1 AND 
 
 const FORGET_BATCH: &str = "DELETE FROM batches WHERE id = $1";
 
-/// What was looked at in one step, and what came of it.
+/// What came of one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Looked {
-    /// Where the next step goes on.
-    pub last: MessageId,
+pub struct Forgotten {
     /// How many messages are gone.
-    pub forgotten: u64,
+    pub messages: u64,
+    /// How long the deletion took, without its commit: that is what fewer at a time would make shorter.
+    pub took: Duration,
 }
 
 impl Store {
     /// Looks at the `most` oldest messages after `after`, and forgets those of them that ended before `before`; their
-    /// entries in the ledger stay. `None` when there is none so old.
+    /// entries in the ledger stay. Gives the last one that was looked at; `None` when there is none so old.
     ///
     /// A message's id tells when it was made, so that the primary key finds the old ones: no index of its own slows
     /// down the ends of jobs. Nobody waits for the look; a write waits for as long as one step's deletion takes.
@@ -59,7 +61,7 @@ impl Store {
         before: Millis,
         after: Option<MessageId>,
         most: u64,
-    ) -> Result<Option<Looked>, StoreError> {
+    ) -> Result<Option<(MessageId, Forgotten)>, StoreError> {
         let after = after.map_or(Uuid::nil(), |id| id.0);
         let look = Entity::find()
             .select_only()
@@ -72,16 +74,18 @@ impl Store {
             let ids: Vec<Uuid> = look.into_tuple().all(&self.db).await?;
             let Some(last) = ids.last().copied() else { return Ok(None) };
             let write = self.write().await?;
-            let forgotten = run(&write, FORGET, vec![after.into(), last.into(), before.0.into()]).await?;
+            let begun = Instant::now();
+            let messages = run(&write, FORGET, vec![after.into(), last.into(), before.0.into()]).await?;
+            let took = begun.elapsed();
             write.commit().await?;
-            Ok(Some(Looked { last: MessageId(last), forgotten }))
+            Ok(Some((MessageId(last), Forgotten { messages, took })))
         })
         .await
     }
 
     /// Forgets up to `most` lines of the oldest batch that ended before `before`, with their results; and with the last
-    /// of them the batch. How many lines those were; `None` when there is no such batch.
-    pub async fn forget_lines(&self, before: Millis, most: u64) -> Result<Option<u64>, StoreError> {
+    /// of them the batch. `None` when there is no such batch.
+    pub async fn forget_lines(&self, before: Millis, most: u64) -> Result<Option<Forgotten>, StoreError> {
         use batch_result::{Column, Entity};
         within_patience(async {
             let values: [Value; 2] = [first_id(before).into(), before.0.into()];
@@ -91,14 +95,18 @@ impl Store {
             let look = Entity::find().select_only().column(Column::Seq).filter(Column::BatchId.eq(batch));
             let seqs: Vec<i64> = look.order_by_asc(Column::Seq).limit(most).into_tuple().all(&self.db).await?;
             let write = self.write().await?;
-            if let Some(last) = seqs.last() {
-                run(&write, FORGET_LINES, vec![batch.into(), (*last).into()]).await?;
+            let begun = Instant::now();
+            let messages = if let Some(last) = seqs.last() {
+                let messages = run(&write, FORGET_LINES, vec![batch.into(), (*last).into()]).await?;
                 run(&write, FORGET_RESULTS, vec![batch.into(), (*last).into()]).await?;
+                messages
             } else {
                 run(&write, FORGET_BATCH, vec![batch.into()]).await?;
-            }
+                0
+            };
+            let took = begun.elapsed();
             write.commit().await?;
-            Ok(Some(seqs.len() as u64))
+            Ok(Some(Forgotten { messages, took }))
         })
         .await
     }
@@ -112,7 +120,7 @@ async fn run(write: &Write, text: &str, values: Vec<Value>) -> Result<u64, Store
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, sync::Arc, time::Duration};
+    use std::{collections::BTreeSet, sync::Arc};
 
     use super::*;
     use crate::{
@@ -147,9 +155,9 @@ mod tests {
     async fn forget(store: &Store, days: u64, most: u64) -> Vec<u64> {
         let before = Millis::now().minus(Duration::from_hours(24 * days));
         let (mut after, mut steps) = (None, Vec::new());
-        while let Some(looked) = store.forget_messages(before, after, most).await.expect("a step") {
-            after = Some(looked.last);
-            steps.push(looked.forgotten);
+        while let Some((last, step)) = store.forget_messages(before, after, most).await.expect("a step") {
+            after = Some(last);
+            steps.push(step.messages);
         }
         steps
     }
@@ -250,7 +258,7 @@ mod tests {
             let (old, young) = (batch(&store, owner, 5, 39).await, batch(&store, owner, 2, 1).await);
             let before = Millis::now().minus(Duration::from_hours(24 * 30));
             assert_eq!(forget(&store, 30, 9).await, [0], "lines are not forgotten one by one");
-            let step = async || store.forget_lines(before, 2).await.expect("a step");
+            let step = async || store.forget_lines(before, 2).await.expect("a step").map(|step| step.messages);
             assert_eq!(step().await, None, "its webhook is under way");
             deliver_all(&store).await;
             assert_eq!([step().await, step().await, step().await], [Some(2), Some(2), Some(1)]);
