@@ -80,6 +80,7 @@ pub struct Metrics {
     request_duration: HistogramFamily<RouteLabels>,
     waiters: Arc<OnceLock<Source>>,
     accepted: Family<ChannelLabels, Counter>,
+    batches: Counter,
     finished: Family<FinishLabels, Counter>,
     queue_wait: Histogram,
     run_time: Histogram,
@@ -102,6 +103,7 @@ impl Metrics {
             request_duration: Family::new_with_constructor(durations),
             waiters: Arc::default(),
             accepted: Family::default(),
+            batches: Counter::default(),
             finished: Family::default(),
             queue_wait: durations(),
             run_time: durations(),
@@ -142,6 +144,7 @@ impl Metrics {
             self.request_duration.clone(),
         );
         registry.register("jobs_accepted", "Jobs that the queue has taken", self.accepted.clone());
+        registry.register("batches_accepted", "Batches that are all on the queue", self.batches.clone());
         registry.register("jobs_finished", "Jobs whose end is stored", self.finished.clone());
         registry.register_with_unit(
             "job_queue_wait",
@@ -179,7 +182,17 @@ impl Metrics {
 
     /// The queue has taken a job.
     pub fn job_accepted(&self, channel: Channel) {
-        self.accepted.get_or_create(&ChannelLabels { channel: channel.name() }).inc();
+        self.jobs_accepted(channel, 1);
+    }
+
+    /// The queue has taken so many jobs.
+    pub fn jobs_accepted(&self, channel: Channel, count: u64) {
+        self.accepted.get_or_create(&ChannelLabels { channel: channel.name() }).inc_by(count);
+    }
+
+    /// All lines of a batch are on the queue.
+    pub fn batch_accepted(&self) {
+        self.batches.inc();
     }
 
     /// A job's end is stored.
@@ -302,6 +315,8 @@ mod tests {
         metrics.request("/api/v1/chat", "POST", 200, Duration::from_millis(2));
         metrics.count_waiters_with(|| 1);
         metrics.job_accepted(Channel::Api);
+        metrics.jobs_accepted(Channel::Api, 4);
+        metrics.batch_accepted();
         metrics.job_finished(Channel::Api, MessageStatus::Completed);
         metrics.job_waited(Duration::from_millis(1));
         metrics.job_ran(Duration::from_secs(400));
@@ -318,7 +333,8 @@ mod tests {
             r#"frontdesk_requests_total{route="/api/v1/chat",method="POST",status="200"} 1"#,
             r#"frontdesk_request_duration_seconds_count{route="/api/v1/chat"} 1"#,
             "frontdesk_waiters 1",
-            r#"frontdesk_jobs_accepted_total{channel="api"} 1"#,
+            r#"frontdesk_jobs_accepted_total{channel="api"} 5"#,
+            "frontdesk_batches_accepted_total 1",
             r#"frontdesk_jobs_finished_total{channel="api",outcome="completed"} 1"#,
             "frontdesk_job_queue_wait_seconds_count 1",
             r#"frontdesk_job_run_seconds_bucket{le="177.147"} 0"#,

@@ -19,7 +19,10 @@ use common::{
     },
     lifecycle::Lifecycle,
     metrics::Metrics,
-    queue::publisher::{PublishError, Published, Publisher},
+    queue::{
+        error::PublishError,
+        publisher::{Published, Publisher},
+    },
     store::connection::Store,
 };
 use tokio::time::{Instant, sleep_until};

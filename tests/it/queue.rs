@@ -18,6 +18,7 @@ use common::{
         connection::Connection,
         consumer::Puller,
         dead, events, jobs,
+        lines::{Line, Lines},
         publisher::Publisher,
         replies::{ReplyReceiver, ReplySender},
         signals::{DeliveryWakes, wake_deliveries},
@@ -74,6 +75,31 @@ async fn a_job_is_found_in_every_lane_by_its_own_account_and_taken_back_once() {
         assert!(jobs::delete(&gateway, place).await.expect("an answer"));
         assert!(!jobs::delete(&gateway, place).await.expect("an answer"), "it is gone");
         assert!(find(job.account).await.is_none());
+    }
+}
+
+#[tokio::test]
+async fn lines_that_are_sent_again_are_not_doubled_also_when_the_queue_was_away() {
+    let mut queue = Queue::start().await;
+    let gateway = queue.connect(QueueRole::Gateway).await;
+    let all: Vec<Job> = (0..2_000).map(|_| job(Lane::Batch)).collect();
+    let send = async |jobs: &[Job], again| {
+        let mut lines = Lines::new(gateway.clone(), None, again, PATIENCE);
+        for job in jobs {
+            lines.push(Line::of(job, subjects::slot(job.account)).expect("JSON")).await.expect("to send");
+        }
+        lines.finish().await.expect("to be stored")
+    };
+    assert_eq!(send(&all[..500], false).await, 500);
+    let (new, restarted) = tokio::join!(send(&all, true), async {
+        queue.nats.process().kill();
+        queue.nats.restart().await
+    });
+    restarted.expect("NATS comes back");
+    assert_eq!(new, 1_500);
+    for job in &all {
+        let (found, _) = jobs::find(&gateway, job.account, job.id).await.expect("an answer").expect("the job");
+        assert_eq!(found.id, job.id);
     }
 }
 

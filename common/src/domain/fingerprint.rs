@@ -24,6 +24,22 @@ impl Fingerprint {
     }
 }
 
+/// A hash of a body that is read piece by piece.
+#[derive(Clone, Debug, Default)]
+pub struct BodyHash(Sha256);
+
+impl BodyHash {
+    /// The next piece.
+    pub fn update(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+
+    /// The hash of all of them.
+    pub fn finish(self) -> [u8; 32] {
+        self.0.finalize().into()
+    }
+}
+
 impl fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Fingerprint(..)")

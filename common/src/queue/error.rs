@@ -53,6 +53,23 @@ pub enum QueueError {
     },
 }
 
+/// Why a job is not known to be on the queue.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The stream is at its limit. The job was not taken.
+    #[error("the job stream is full")]
+    Full,
+    /// The job is larger than the server takes. It was not taken.
+    #[error("the job is larger than the queue takes")]
+    TooLarge,
+    /// Nothing was handed to the server, or the server refused. The job was not taken.
+    #[error("the queue did not take the job: {0}")]
+    NotTaken(String),
+    /// The server did not say. The job may or may not be taken.
+    #[error("the queue did not say whether it took the job: {0}")]
+    Unknown(String),
+}
+
 impl QueueError {
     /// Wraps what a call of the client returned.
     pub(crate) fn refused(doing: &'static str) -> impl FnOnce(AnyError) -> Self {

@@ -1,6 +1,7 @@
 //! The only door to NATS: connection, streams, publishing, pulling, replies and signals.
 
 pub mod attach;
+mod attempt;
 pub mod backlog;
 pub mod cancel;
 pub mod config;
@@ -13,6 +14,7 @@ pub mod durability;
 pub mod error;
 pub mod events;
 pub mod jobs;
+pub mod lines;
 mod pace;
 pub mod publisher;
 pub mod replies;
@@ -20,3 +22,4 @@ pub mod signals;
 pub mod slots;
 pub mod streams;
 pub mod subjects;
+mod window;

@@ -48,7 +48,12 @@ pub fn slot(account: AccountId) -> u8 {
 
 /// Where a job is published: `jobs.<lane>.<slot>.<account>.<job>`.
 pub fn job(job: &Job) -> String {
-    format!("jobs.{}.{}.{}.{}", job.lane, slot(job.account), job.account.0.simple(), job.id.0.simple())
+    job_in_slot(job, slot(job.account))
+}
+
+/// The same for a job whose slot was chosen before.
+pub fn job_in_slot(job: &Job, slot: u8) -> String {
+    format!("jobs.{}.{slot}.{}.{}", job.lane, job.account.0.simple(), job.id.0.simple())
 }
 
 /// Where an account's job stands, whatever its lane.
