@@ -23,22 +23,44 @@ impl Fields {
     /// # Errors
     /// When it is no UTF-8, no JSON, nested too deeply, no object, or holds U+0000 anywhere.
     pub fn parse(body: &[u8]) -> Result<Self, FieldFault> {
-        let text = std::str::from_utf8(body)
-            .map_err(|error| FieldFault(format!("the body is not UTF-8 after byte {}", error.valid_up_to())))?;
-        if text.trim().is_empty() {
+        if body.trim_ascii().is_empty() {
             return Err(FieldFault("the body is empty; a JSON object is needed".to_owned()));
         }
+        Self::read("the body", body, |error| error.to_string())
+    }
+
+    /// The object in a line of a body.
+    ///
+    /// # Errors
+    /// As for [`Fields::parse`].
+    pub fn parse_line(line: &[u8]) -> Result<Self, FieldFault> {
+        // The parser counts lines of its own.
+        Self::read("the line", line, |error| {
+            let (sentence, column) = (error.to_string(), error.column());
+            let place = format!(" at line {} column {column}", error.line());
+            sentence.strip_suffix(&place).map(|what| format!("{what} at column {column}")).unwrap_or(sentence)
+        })
+    }
+
+    fn read(what: &str, text: &[u8], said: fn(serde_json::Error) -> String) -> Result<Self, FieldFault> {
+        let text = std::str::from_utf8(text)
+            .map_err(|error| FieldFault(format!("{what} is not UTF-8 after byte {}", error.valid_up_to())))?;
         // The parser's own limit on nesting keeps a bomb from the stack.
-        let value: Value =
-            serde_json::from_str(text).map_err(|error| FieldFault(format!("the body is not usable JSON: {error}")))?;
+        let value: Value = serde_json::from_str(text)
+            .map_err(|error| FieldFault(format!("{what} is not usable JSON: {}", said(error))))?;
         if let Some(place) = place_of_nul(&value) {
             let place = place.trim_start_matches('.');
             return Err(FieldFault(format!("`{place}` holds the character U+0000, which cannot be stored")));
         }
         match value {
             Value::Object(map) => Ok(Self { place: String::new(), map }),
-            other => Err(FieldFault(format!("the body has to be a JSON object, not {}", kind(&other)))),
+            other => Err(FieldFault(format!("{what} has to be a JSON object, not {}", kind(&other)))),
         }
+    }
+
+    /// Whether there is a field `name` that has not been read.
+    pub fn has(&self, name: &str) -> bool {
+        self.map.get(name).is_some_and(|value| !value.is_null())
     }
 
     /// A string that has to be there.
@@ -92,6 +114,15 @@ impl Fields {
         match self.take(name) {
             None => Ok(None),
             Some(Value::Object(map)) => Ok(Some(map)),
+            Some(other) => Err(self.wrong(name, "an object", &other)),
+        }
+    }
+
+    /// An object that has to be there, to be read field by field.
+    pub fn object(&mut self, name: &str) -> Result<Self, FieldFault> {
+        match self.take(name) {
+            None => Err(self.fault(name, "is missing")),
+            Some(Value::Object(map)) => Ok(Self { place: format!("{}{name}.", self.place), map }),
             Some(other) => Err(self.wrong(name, "an object", &other)),
         }
     }
@@ -238,6 +269,29 @@ mod tests {
             "`turns[0].role` has to be a string, not a number"
         );
         assert_eq!(list[0].text("content").expect_err("absent").to_string(), "`turns[0].content` is missing");
+    }
+
+    #[test]
+    fn what_is_in_an_object_knows_its_place() {
+        let mut fields = fields(r#"{"body":{"n":1,"list":[{}]},"text":"x"}"#);
+        assert!(fields.has("body") && !fields.has("gone"));
+        let mut body = fields.object("body").expect("an object");
+        assert!(!fields.has("body"));
+        assert_eq!(body.text("n").expect_err("a number").to_string(), "`body.n` has to be a string, not a number");
+        let mut list = body.objects("list").expect("a list").expect("there");
+        assert_eq!(list[0].text("role").expect_err("absent").to_string(), "`body.list[0].role` is missing");
+        assert_eq!(fields.object("gone").expect_err("absent").to_string(), "`gone` is missing");
+        assert_eq!(fields.object("text").expect_err("a text").to_string(), "`text` has to be an object, not a string");
+    }
+
+    #[test]
+    fn a_line_says_where_it_is_broken_without_a_line_of_its_own() {
+        let refusal = |line: &[u8]| Fields::parse_line(line).expect_err("no usable object").to_string();
+        assert_eq!(refusal(b"{\"a\":}"), "the line is not usable JSON: expected value at column 6");
+        assert_eq!(refusal(b"{} {}"), "the line is not usable JSON: trailing characters at column 4");
+        assert_eq!(refusal(b"{\"a\":\"\xff\"}"), "the line is not UTF-8 after byte 6");
+        assert_eq!(refusal(b"7"), "the line has to be a JSON object, not a number");
+        assert_eq!(refusal(b"{\"a\":\"\\u0000\"}"), "`a` holds the character U+0000, which cannot be stored");
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub struct SaidBefore {
 pub fn turns(fields: &mut Fields) -> Result<Vec<Turn>, FieldFault> {
     let (messages, history) = (fields.objects("messages")?, fields.objects("history")?);
     if messages.is_some() && history.is_some() {
-        return Err(FieldFault("`messages` and `history` exclude each other".to_owned()));
+        return Err(fields.fault("messages", "and `history` exclude each other"));
     }
     let list = if history.is_some() { "history" } else { "messages" };
     let earlier = messages.or(history).unwrap_or_default();
@@ -33,15 +33,25 @@ pub fn turns(fields: &mut Fields) -> Result<Vec<Turn>, FieldFault> {
     let message = fields.optional_text("message")?;
     let last = if message.is_some() { "message" } else { list };
     turns.extend(message.map(Turn::user));
+    if turns.is_empty() {
+        return Err(fields.fault("message", "is missing, and `messages` or `history` too"));
+    }
+    ending_with_the_caller(fields, last, turns)
+}
+
+/// `messages` alone: the whole conversation.
+pub fn messages(fields: &mut Fields) -> Result<Vec<Turn>, FieldFault> {
+    let list = fields.objects("messages")?.ok_or_else(|| fields.fault("messages", "is missing"))?;
+    let turns = list.into_iter().map(turn).collect::<Result<Vec<_>, _>>()?;
+    ending_with_the_caller(fields, "messages", turns)
+}
+
+fn ending_with_the_caller(fields: &Fields, last: &str, turns: Vec<Turn>) -> Result<Vec<Turn>, FieldFault> {
     match turns.last() {
-        None => Err(FieldFault("`message` is missing, and `messages` or `history` too".to_owned())),
-        Some(turn) if turn.role != Role::User => {
-            Err(FieldFault(format!("`{last}` has to end with a message of the role user")))
-        }
-        Some(turn) if is_blank(&turn.content) => {
-            Err(FieldFault(format!("`{last}` must not end with an empty message")))
-        }
+        Some(turn) if turn.role != Role::User => Err(fields.fault(last, "has to end with a message of the role user")),
+        Some(turn) if is_blank(&turn.content) => Err(fields.fault(last, "must not end with an empty message")),
         Some(_) => Ok(turns),
+        None => Err(fields.fault(last, "must not be empty")),
     }
 }
 
