@@ -175,7 +175,7 @@ impl Archive {
         }
         let listed = self.store.messages(caller.account.id, &filter, limit).await;
         let Listed { messages, has_more } = listed.map_err(|error| unavailable(&error))?;
-        let next = messages.last().filter(|_| has_more).map(|last| PageCursor(last.id));
+        let next = messages.last().filter(|_| has_more).map(|last| PageCursor(last.id.0));
         Ok(Page { messages: messages.into_iter().map(StoredMessage::object).collect(), next })
     }
 

@@ -1,6 +1,6 @@
 //! The gateway's settings, read once; each part's stand beside the part.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use common::{
     env::{self, EnvError},
@@ -25,6 +25,10 @@ pub struct Config {
     pub header_timeout: Duration,
     /// How large and slow a body may be.
     pub body: BodyRules,
+    /// Where bodies of batches wait until they were read to their end; nothing stays there.
+    pub spool: PathBuf,
+    /// The most unfinished jobs of one account.
+    pub account_queue_limit: u64,
     /// How often callers may call.
     pub quotas: Quotas,
     /// How many streams callers may follow, and for how long.
@@ -62,6 +66,8 @@ impl Config {
             metrics_listen: env::parse("FRONTDESK_METRICS_LISTEN", SocketAddr::from(([127, 0, 0, 1], 9090)))?,
             header_timeout: env::duration("FRONTDESK_HEADER_TIMEOUT", Duration::from_secs(5))?,
             body: BodyRules::from_environment()?,
+            spool: env::text("FRONTDESK_SPOOL_DIR").map_or_else(std::env::temp_dir, PathBuf::from),
+            account_queue_limit: env::within("FRONTDESK_ACCOUNT_QUEUE_LIMIT", 200_000, 1..=u64::MAX)?,
             quotas: Quotas::from_environment()?,
             follow: StreamRules::from_environment()?,
             proxies: env::parse("FRONTDESK_TRUSTED_PROXIES", TrustedProxies::default())?,

@@ -202,6 +202,7 @@ impl Desk {
         match error {
             DispatchError::InsufficientCredits => ApiError::InsufficientCredits(None),
             DispatchError::Draining => ApiError::Draining,
+            DispatchError::AccountQueueFull(limit) => ApiError::AccountQueueFull(limit),
             DispatchError::QueueFull => ApiError::QueueFull,
             DispatchError::TooLarge => ApiError::BodyTooLarge(self.body_limit),
             DispatchError::Unreachable { id, accepted } => ApiError::Unreachable { id, accepted },

@@ -40,6 +40,7 @@ use self::{
 use crate::{
     follow::hub::Hub,
     prices::is_affordable,
+    room::{Full, Room},
     stored_ends::StoredEnds,
     waiter::{CallWaiter, Waiters, Wake},
 };
@@ -64,6 +65,7 @@ pub struct Dispatcher {
     gateway: GatewayId,
     config: DispatcherConfig,
     publisher: Publisher,
+    room: Arc<Room>,
     ends: Ends,
     hub: Hub,
     waiters: Arc<Waiters>,
@@ -78,6 +80,7 @@ impl Dispatcher {
         gateway: GatewayId,
         config: DispatcherConfig,
         publisher: Publisher,
+        room: Arc<Room>,
         store: Store,
         hub: Hub,
         metrics: Arc<Metrics>,
@@ -85,7 +88,7 @@ impl Dispatcher {
     ) -> Self {
         let notes = Notes::start(store.clone(), publisher.connection().clone(), &lifecycle);
         let (ends, waiters) = (Ends::new(StoredEnds::new(store)), Arc::default());
-        Self { gateway, config, publisher, ends, hub, waiters, notes, metrics, lifecycle }
+        Self { gateway, config, publisher, room, ends, hub, waiters, notes, metrics, lifecycle }
     }
 
     /// Those who wait, for whoever receives the replies.
@@ -304,6 +307,7 @@ impl Dispatcher {
     /// Takes the job, so that its text is not kept while its caller waits.
     async fn publish(&self, job: impl Borrow<Job>, traceparent: Option<String>) -> Result<Published, DispatchError> {
         let (id, channel) = (job.borrow().id, job.borrow().channel);
+        self.room.enter(job.borrow().account).await.map_err(|Full(limit)| DispatchError::AccountQueueFull(limit))?;
         match self.publisher.publish(job, traceparent).await {
             Ok(published) => {
                 if !published.was_known {

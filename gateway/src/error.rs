@@ -2,14 +2,15 @@
 
 use axum::response::{IntoResponse, Response};
 use common::domain::{
+    batch::BatchStatus,
     channel::Channel,
     failure::{Failure, FailureCode},
-    ids::MessageId,
+    ids::{BatchId, MessageId},
     message::MessageStatus,
 };
 use http::StatusCode;
 
-use crate::{dispatcher::answer::Answer, fault::Fault};
+use crate::{dispatcher::answer::Answer, fault::Fault, refused::Refused};
 
 /// Seconds to wait after a rate limit's refusal; the contract's own number.
 const RATE_LIMIT_PAUSE: &str = "60";
@@ -59,6 +60,31 @@ pub enum ApiError {
     Purged(MessageId),
     /// The key is limited to some agents, and this is about all of them.
     KeyLimited,
+    /// The body has more lines, or more bytes, than a batch may have.
+    BatchTooLarge {
+        /// The most lines.
+        lines: u32,
+        /// The most bytes.
+        bytes: u64,
+    },
+    /// The account sends as many bodies of batches at once as it may.
+    TooManyUploads,
+    /// There is no room for the body of a batch.
+    NoRoom,
+    /// Lines of the body make no sense.
+    InvalidLines(Refused),
+    /// No such batch in the caller's account, or not one that its key has made.
+    BatchNotFound,
+    /// The batch has ended: it cannot be stopped.
+    BatchEnded(BatchId, BatchStatus),
+    /// The batch has not ended: it cannot be run again.
+    BatchNotEnded(BatchId, BatchStatus),
+    /// Every request of the batch was answered.
+    NothingToRetry(BatchId),
+    /// Some requests of the batch may be on the queue, and others are not.
+    NotEnqueued(BatchId, NotEnqueued),
+    /// The account has as many unfinished jobs as it may have.
+    AccountQueueFull(u64),
     /// No such webhook endpoint in the caller's account.
     EndpointNotFound,
     /// No such webhook delivery in the caller's account.
@@ -105,6 +131,17 @@ pub enum ApiError {
     NoMethod,
     /// A defect of ours.
     Internal,
+}
+
+/// Why not all requests of a batch are known to be on the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotEnqueued {
+    /// The queue takes no more.
+    Full,
+    /// The queue, or the store, cannot be reached.
+    Unreachable,
+    /// This gateway has to stop.
+    Draining,
 }
 
 impl ApiError {
@@ -245,6 +282,54 @@ impl ApiError {
                     .about(id)
                     .standing_at(MessageStatus::Completed)
             }
+            Self::BatchTooLarge { lines, bytes } => Fault::new(
+                S::PAYLOAD_TOO_LARGE,
+                "batch_too_large",
+                format!("a batch has at most {lines} requests and {bytes} bytes"),
+            ),
+            Self::TooManyUploads => Fault::new(
+                S::TOO_MANY_REQUESTS,
+                "too_many_uploads",
+                "the account sends as many batches at once as it may",
+            )
+            .accepted(Some(false))
+            .retryable(true)
+            .retry_after(RATE_LIMIT_PAUSE),
+            Self::NoRoom => Fault::new(S::SERVICE_UNAVAILABLE, "no_room", "there is no room for the body now")
+                .accepted(Some(false))
+                .retryable(true)
+                .retry_after(SHORT_PAUSE),
+            Self::InvalidLines(refused) => Fault::new(
+                S::UNPROCESSABLE_ENTITY,
+                "invalid_lines",
+                format!("{} of the lines cannot be used; nothing was accepted", refused.count),
+            )
+            .accepted(Some(false))
+            .retryable(false)
+            .listing(refused),
+            Self::BatchNotFound => {
+                Fault::new(S::NOT_FOUND, "batch_not_found", "there is no such batch in this account")
+            }
+            Self::BatchEnded(id, status) => {
+                Fault::new(S::CONFLICT, "already_ended", "the batch has ended").about_batch(id).batch_at(status)
+            }
+            Self::BatchNotEnded(id, status) => {
+                Fault::new(S::CONFLICT, "not_ended", "the batch has not ended yet; it can be cancelled")
+                    .about_batch(id)
+                    .batch_at(status)
+            }
+            Self::NothingToRetry(id) => {
+                Fault::new(S::CONFLICT, "nothing_to_retry", "every request of the batch was answered").about_batch(id)
+            }
+            Self::NotEnqueued(id, reason) => reason.fault().about_batch(id).accepted(None).retryable(true),
+            Self::AccountQueueFull(limit) => Fault::new(
+                S::TOO_MANY_REQUESTS,
+                "account_queue_full",
+                format!("the account would have more than {limit} unfinished jobs"),
+            )
+            .accepted(Some(false))
+            .retryable(true)
+            .retry_after(RATE_LIMIT_PAUSE),
             Self::StoreUnavailable => {
                 Fault::new(S::BAD_GATEWAY, "unreachable", "the request could not be looked into for now")
                     .accepted(Some(false))
@@ -269,6 +354,31 @@ impl ApiError {
                 .about(id)
                 .accepted(Some(true))
                 .found_at(MessageStatus::InProgress, status_url(id)),
+        }
+    }
+}
+
+impl NotEnqueued {
+    fn fault(self) -> Fault {
+        use StatusCode as S;
+        match self {
+            Self::Full => Fault::new(
+                S::SERVICE_UNAVAILABLE,
+                "queue_full",
+                "the queue is full; the same body under the same idempotency key goes on from here",
+            )
+            .retry_after(SHORT_PAUSE),
+            Self::Unreachable => Fault::new(
+                S::BAD_GATEWAY,
+                "unreachable",
+                "the queue could not be reached; the same body under the same idempotency key goes on from here",
+            ),
+            Self::Draining => Fault::new(
+                S::SERVICE_UNAVAILABLE,
+                "draining",
+                "this gateway is stopping; the same body under the same idempotency key goes on from here",
+            )
+            .retry_after(SHORT_PAUSE),
         }
     }
 }

@@ -8,7 +8,7 @@ use axum::{
 };
 use bytes::Bytes;
 use common::{
-    domain::ids::{DeliveryId, EndpointId},
+    domain::ids::{BatchId, DeliveryId, EndpointId},
     env::{self, EnvError},
 };
 use http::{HeaderMap, header::CONTENT_TYPE, request::Parts};
@@ -42,6 +42,10 @@ impl BodyRules {
 pub trait PathId: FromStr {
     /// That there is nothing of this id, be it that it is none.
     const MISSING: ApiError;
+}
+
+impl PathId for BatchId {
+    const MISSING: ApiError = ApiError::BatchNotFound;
 }
 
 impl PathId for EndpointId {

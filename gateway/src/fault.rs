@@ -4,13 +4,19 @@ use axum::{
     body::Body,
     response::{IntoResponse, Response},
 };
-use common::domain::{ids::MessageId, message::MessageStatus};
+use common::domain::{
+    batch::BatchStatus,
+    ids::{BatchId, MessageId},
+    message::MessageStatus,
+};
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
+
+use crate::refused::{InvalidLine, Refused};
 
 const PROBLEM: &str = "application/problem+json";
 /// Names the message that an answer is about.
@@ -23,8 +29,15 @@ pub struct Fault {
     code: &'static str,
     sentence: String,
     headers: Vec<(HeaderName, HeaderValue)>,
-    message_status: Option<&'static str>,
+    standing: Option<Standing>,
     details: Details,
+}
+
+/// How far something is.
+#[derive(Clone, Copy, Debug)]
+enum Standing {
+    Message(MessageStatus),
+    Batch(BatchStatus),
 }
 
 /// What is known beyond the sentence, the same in both shapes.
@@ -34,7 +47,11 @@ struct Details {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, format = "uuid")]
     message_id: Option<MessageId>,
-    /// Whether the message was taken; `null`: nobody knows.
+    /// The batch that it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, format = "uuid")]
+    batch_id: Option<BatchId>,
+    /// Whether the message (or the batch) was taken; `null`: nobody knows.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<bool>)]
     accepted: Option<Option<bool>>,
@@ -49,6 +66,13 @@ struct Details {
     /// What is wrong, one by one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     reasons: Vec<String>,
+    /// How many lines of the body make no sense.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    invalid_count: Option<u32>,
+    /// The first of them, up to 100.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    invalid_lines: Vec<InvalidLine>,
 }
 
 impl Fault {
@@ -59,7 +83,7 @@ impl Fault {
             code,
             sentence: sentence.into(),
             headers: Vec::new(),
-            message_status: None,
+            standing: None,
             details: Details::default(),
         }
     }
@@ -70,7 +94,13 @@ impl Fault {
         self
     }
 
-    /// Says whether the message was taken; `None`: nobody knows.
+    /// Names the batch.
+    pub fn about_batch(mut self, id: BatchId) -> Self {
+        self.details.batch_id = Some(id);
+        self
+    }
+
+    /// Says whether the message, or the batch, was taken; `None`: nobody knows.
     pub fn accepted(mut self, accepted: Option<bool>) -> Self {
         self.details.accepted = Some(accepted);
         self
@@ -84,7 +114,13 @@ impl Fault {
 
     /// Says how far the message is.
     pub fn standing_at(mut self, status: MessageStatus) -> Self {
-        self.message_status = Some(status.name());
+        self.standing = Some(Standing::Message(status));
+        self
+    }
+
+    /// Says how far the batch is.
+    pub fn batch_at(mut self, status: BatchStatus) -> Self {
+        self.standing = Some(Standing::Batch(status));
         self
     }
 
@@ -93,7 +129,7 @@ impl Fault {
         if let Ok(location) = HeaderValue::try_from(url.as_str()) {
             self.headers.push((LOCATION, location));
         }
-        self.message_status = Some(status.name());
+        self.standing = Some(Standing::Message(status));
         self.details.status_url = Some(url);
         self
     }
@@ -101,6 +137,13 @@ impl Fault {
     /// Lists what is wrong.
     pub fn because(mut self, reasons: &[String]) -> Self {
         self.details.reasons = reasons.to_vec();
+        self
+    }
+
+    /// Names the lines that make no sense.
+    pub fn listing(mut self, refused: Refused) -> Self {
+        self.details.invalid_count = Some(refused.count);
+        self.details.invalid_lines = refused.named;
         self
     }
 
@@ -149,14 +192,20 @@ impl Fault {
     /// # Errors
     /// When it cannot be written as JSON, which is a defect.
     pub fn body(&self, request_id: &str, as_problem: bool) -> serde_json::Result<Vec<u8>> {
-        let Self { http_status, code, sentence, message_status, details, .. } = self;
+        let Self { http_status, code, sentence, standing, details, .. } = self;
+        let (message_status, batch_status) = match *standing {
+            None => (None, None),
+            Some(Standing::Message(status)) => (Some(status.name()), None),
+            Some(Standing::Batch(status)) => (None, Some(status.name())),
+        };
         if as_problem {
             let title = http_status.canonical_reason().unwrap_or("Error");
             let status = http_status.as_u16();
-            let message_status = *message_status;
-            serde_json::to_vec(&Problem { title, status, detail: sentence, code, request_id, message_status, details })
+            let detail = sentence;
+            let problem = Problem { title, status, detail, code, request_id, message_status, batch_status, details };
+            serde_json::to_vec(&problem)
         } else {
-            let status = *message_status;
+            let status = message_status.or(batch_status);
             serde_json::to_vec(&Plain { error: sentence, code, request_id, status, details })
         }
     }
@@ -184,7 +233,7 @@ pub struct Plain<'a> {
     code: &'a str,
     /// Names the request, as `X-Request-Id` does.
     request_id: &'a str,
-    /// How far the message is.
+    /// How far the message (or the batch) is.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     status: Option<&'a str>,
@@ -209,6 +258,10 @@ pub struct Problem<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     message_status: Option<&'a str>,
+    /// How far the batch is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    batch_status: Option<&'a str>,
     #[serde(flatten)]
     details: &'a Details,
 }

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod archive;
 pub mod auth;
+pub mod batches;
 pub mod channels;
 pub mod cli;
 pub mod config;
@@ -27,7 +28,9 @@ pub mod presence;
 pub mod prices;
 pub mod query;
 pub mod rate_limit;
+pub mod refused;
 pub mod respond;
+pub mod room;
 pub mod router;
 pub mod server;
 pub mod state;

@@ -5,7 +5,8 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
     channels::{
-        agents, chat, message_stream, messages, probes, reference, retry, submit, webhook_deliveries, webhook_endpoints,
+        agents, batch_results, batch_stream, batches, chat, message_stream, messages, probes, reference, retry, submit,
+        webhook_deliveries, webhook_endpoints,
     },
     error::ApiError,
     framing, observe,
@@ -42,6 +43,9 @@ fn described() -> OpenApiRouter<AppState> {
         .merge(messages::routes())
         .merge(message_stream::routes())
         .merge(retry::routes())
+        .merge(batches::routes())
+        .merge(batch_results::routes())
+        .merge(batch_stream::routes())
         .merge(webhook_endpoints::routes())
         .merge(webhook_deliveries::routes())
         .merge(probes::routes())

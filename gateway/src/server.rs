@@ -31,6 +31,7 @@ use tracing::{info, warn};
 use crate::{
     archive::Archive,
     auth::{authenticator::Authenticator, gate::Gate},
+    batches::{archive::BatchArchive, desk::BatchDesk, enqueue::Enqueuer, uploads::Uploads},
     config::Config,
     desk::Desk,
     directory::Directory,
@@ -41,6 +42,7 @@ use crate::{
     news::{self, Remembered},
     presence,
     rate_limit::RateLimiter,
+    room::Room,
     router,
     state::{AppState, Parts},
     stored_ends::StoredEnds,
@@ -81,10 +83,12 @@ impl Server {
         let gateway = GatewayId::new();
         let ends = StoredEnds::new(store.clone());
         let hub = Hub::new(connection.clone(), ends.clone(), lifecycle.clone());
+        let room = Arc::new(Room::new(store.clone(), config.account_queue_limit));
         let dispatcher = Dispatcher::new(
             gateway,
             config.dispatcher,
             Publisher::new(connection.clone(), config.publish_budget),
+            room.clone(),
             store.clone(),
             hub.clone(),
             metrics.clone(),
@@ -110,17 +114,38 @@ impl Server {
         lifecycle.spawn(keep_queue(connection.clone(), config.streams, config.queue.monitor_url, lifecycle.clone()));
         let readiness = readiness(store.clone(), connection.clone(), lifecycle.clone());
         let body_limit = config.body.limit;
+        let idempotency = Idempotency::new(store.clone(), connection.clone());
+        let batch_desk = BatchDesk {
+            directory: directory.clone(),
+            prices: Arc::new(config.prices.clone()),
+            idempotency: idempotency.clone(),
+            enqueuer: Enqueuer {
+                gateway,
+                store: store.clone(),
+                connection: connection.clone(),
+                start_within: config.dispatcher.start_within,
+                metrics: metrics.clone(),
+                lifecycle: lifecycle.clone(),
+            },
+            uploads: Uploads::default(),
+            room: room.clone(),
+            spool: config.spool,
+            pause: config.body.timeout,
+        };
+        let batches = BatchArchive::new(store.clone(), connection.clone(), lifecycle.clone());
         let router = router::build(AppState::new(Parts {
             gate: Gate::new(authenticator, limiter, config.proxies, metrics.clone()),
             desk: Arc::new(Desk {
                 directory,
                 prices: config.prices,
-                idempotency: Idempotency::new(store.clone(), connection.clone()),
+                idempotency,
                 guard: config.guard.clone(),
                 dispatcher,
                 body_limit,
             }),
             archive,
+            batch_desk: Arc::new(batch_desk),
+            batches: Arc::new(batches),
             seats: Seats::new(config.follow),
             endpoints: Arc::new(Endpoints::new(store.clone(), config.guard, connection.clone())),
             body: config.body,

@@ -6,7 +6,13 @@ use axum::extract::FromRef;
 use common::{lifecycle::Lifecycle, metrics::Metrics, readiness::Readiness};
 
 use crate::{
-    archive::Archive, auth::gate::Gate, desk::Desk, endpoints::Endpoints, extract::BodyRules, follow::seats::Seats,
+    archive::Archive,
+    auth::gate::Gate,
+    batches::{archive::BatchArchive, desk::BatchDesk},
+    desk::Desk,
+    endpoints::Endpoints,
+    extract::BodyRules,
+    follow::seats::Seats,
 };
 
 /// The parts that handlers and layers ask for. Cheap to clone.
@@ -21,7 +27,11 @@ pub struct Parts {
     pub desk: Arc<Desk>,
     /// What was submitted.
     pub archive: Arc<Archive>,
-    /// Who follows messages.
+    /// Where batches go.
+    pub batch_desk: Arc<BatchDesk>,
+    /// What batches there are.
+    pub batches: Arc<BatchArchive>,
+    /// Who follows messages and batches.
     pub seats: Seats,
     /// Where events go.
     pub endpoints: Arc<Endpoints>,
@@ -55,6 +65,8 @@ macro_rules! part {
 part!(gate: Gate);
 part!(desk: Arc<Desk>);
 part!(archive: Arc<Archive>);
+part!(batch_desk: Arc<BatchDesk>);
+part!(batches: Arc<BatchArchive>);
 part!(seats: Seats);
 part!(endpoints: Arc<Endpoints>);
 part!(body: BodyRules);

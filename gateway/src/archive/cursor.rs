@@ -2,14 +2,13 @@
 
 use std::{fmt, str::FromStr};
 
-use common::domain::ids::MessageId;
 use uuid::Uuid;
 
 use crate::follow::position::TextMark;
 
-/// The last message of a page: the next one begins after it.
+/// The id of the last entry of a page: the next one begins after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PageCursor(pub MessageId);
+pub struct PageCursor(pub Uuid);
 
 /// A text that is no cursor of ours.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -19,8 +18,8 @@ pub struct NoCursor;
 impl fmt::Display for PageCursor {
     /// The id and a check on it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let check = TextMark::default().and(self.0.0.as_bytes());
-        write!(f, "{}{check}", self.0.0.simple())
+        let check = TextMark::default().and(self.0.as_bytes());
+        write!(f, "{}{check}", self.0.simple())
     }
 }
 
@@ -29,18 +28,20 @@ impl FromStr for PageCursor {
 
     fn from_str(text: &str) -> Result<Self, NoCursor> {
         let id = text.get(..32).and_then(|id| Uuid::try_parse(id).ok()).ok_or(NoCursor)?;
-        let cursor = Self(MessageId(id));
+        let cursor = Self(id);
         if cursor.to_string() == text { Ok(cursor) } else { Err(NoCursor) }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use common::domain::ids::MessageId;
+
     use super::*;
 
     #[test]
     fn a_cursor_survives_its_text_and_nothing_else_is_one() {
-        let cursor = PageCursor(MessageId::new());
+        let cursor = PageCursor(MessageId::new().0);
         let text = cursor.to_string();
         assert_eq!(text.parse(), Ok(cursor));
         let garbled = text.replacen(|c: char| c.is_ascii_digit(), "f", 1);

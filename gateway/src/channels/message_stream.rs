@@ -1,6 +1,6 @@
 //! `GET /api/v1/messages/{id}/stream`: a message as it is made, over Server-Sent Events, from any event on.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     body::Body,
@@ -13,17 +13,14 @@ use common::{
     lifecycle::Lifecycle,
 };
 use futures_util::stream;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE},
-};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
 use serde_json::json;
 use tokio::time::{Instant, sleep, sleep_until};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::messages::MessagePath;
+use super::{messages::MessagePath, sse};
 use crate::{
     archive::Archive,
     auth::gate::{Admitted, Door, Reading},
@@ -40,13 +37,6 @@ use crate::{
     state::AppState,
 };
 
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// Tells nginx not to gather what is meant to be seen at once.
-const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
-/// A comment after so much silence keeps proxies from closing the connection.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// What stands at the beginning: after how many milliseconds a reader comes back.
-const RETRY: &str = "retry: 3000\n\n";
 /// Steps that are there at the same time leave together, up to about so many bytes.
 const PORTION: usize = 16 * 1024;
 
@@ -99,7 +89,7 @@ async fn follow(
     headers: HeaderMap,
     mut query: Parameters,
 ) -> Result<Response, ApiError> {
-    let after = match last_event_id(&headers)? {
+    let after = match sse::last_event_id(&headers)? {
         Some(last) => Some(last.to_owned()),
         None => query.text("after")?.filter(|after| !after.is_empty()),
     };
@@ -113,26 +103,11 @@ async fn follow(
         let portion = events.next().await?;
         Some((Ok::<_, std::convert::Infallible>(portion), events))
     });
-    let mut head = HeaderMap::new();
-    head.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    head.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    head.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    let mut head = sse::head();
     if let Ok(id) = HeaderValue::try_from(id.to_string()) {
         head.insert(X_MESSAGE_ID, id);
     }
     Ok((head, Body::from_stream(body)).into_response())
-}
-
-/// An empty one is as good as absent.
-fn last_event_id(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
-    let mut lines = headers.get_all(LAST_EVENT_ID).iter();
-    let (line, more) = (lines.next(), lines.next());
-    let fault = || ApiError::BadRequest("`Last-Event-ID` is not an id of an event of this message's stream".to_owned());
-    match (line.map(HeaderValue::to_str), more) {
-        (None, _) => Ok(None),
-        (Some(Ok(text)), None) => Ok(Some(text).filter(|text| !text.is_empty())),
-        _ => Err(fault()),
-    }
 }
 
 /// One reader's events on their way out.
@@ -154,14 +129,14 @@ impl Events {
         self.message.as_ref()?;
         let mut out = String::new();
         if std::mem::take(&mut self.is_first) {
-            out.push_str(RETRY);
+            out.push_str(sse::RETRY);
         }
         tokio::select! {
             biased;
             () = self.lifecycle.stopping() => self.leave("this gateway is stopping, another one goes on", &mut out),
             () = sleep_until(self.until) => self.leave("this stream has lasted long enough, come back for more", &mut out),
             step = self.follower.next() => self.write_all(step, &mut out),
-            () = sleep(KEEP_ALIVE) => out.push_str(": keep-alive\n\n"),
+            () = sleep(sse::KEEP_ALIVE) => out.push_str(sse::STILL_HERE),
         }
         Some(out.into())
     }
@@ -204,19 +179,15 @@ impl Events {
         }
     }
 
-    /// JSON has no line breaks, so that one `data` line is enough.
     fn event(&self, out: &mut String, position: Option<Position>, name: &str, data: &impl Serialize) {
-        let Ok(data) = serde_json::to_string(data) else { return };
-        if let Some(position) = position {
-            *out += &format!("id: {}\n", position.show(self.id));
-        }
-        *out += &format!("event: {name}\ndata: {data}\n\n");
+        let id = position.map(|position| position.show(self.id));
+        sse::event(out, id.as_deref(), name, data);
     }
 
     /// Ends the stream before the message's end.
     fn leave(&mut self, reason: &str, out: &mut String) {
         self.message = None;
-        *out += &format!(": {reason}\n\n");
+        sse::comment(out, reason);
     }
 }
 

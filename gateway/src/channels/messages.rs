@@ -115,7 +115,7 @@ fn filter(query: &mut Parameters) -> Result<ListFilter, ApiError> {
         batch: query.parsed("batch_id", "a UUID")?,
         channel: query.parsed("channel", "api, webhooks, mcp, a2a or email")?,
         created_after: query.parsed("created_after", "a point in time such as 2026-11-21T09:30:00Z")?,
-        before: cursor.map(|PageCursor(id)| id),
+        before: cursor.map(|PageCursor(id)| MessageId(id)),
     })
 }
 

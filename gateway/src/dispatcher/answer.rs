@@ -22,6 +22,9 @@ pub enum DispatchError {
     /// This gateway is stopping. Nothing was accepted.
     #[error("the gateway is stopping")]
     Draining,
+    /// The account has as many unfinished jobs as it may have, so many. Nothing was accepted.
+    #[error("the account has {0} unfinished jobs, as many as it may have")]
+    AccountQueueFull(u64),
     /// The job stream is full. Nothing was accepted.
     #[error("the queue is full")]
     QueueFull,

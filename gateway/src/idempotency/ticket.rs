@@ -4,7 +4,7 @@ use common::{
     domain::{
         event::Callback,
         fingerprint::Fingerprint,
-        ids::{AccountId, AgentId, MessageId},
+        ids::{AccountId, AgentId, BatchId, MessageId},
         job::Turn,
         time::Millis,
     },
@@ -134,6 +134,23 @@ impl Idempotency {
         self.claim(account, key, hashed(route, &original)?).await
     }
 
+    /// The batch of a request to `route` with `key` for what was `asked`: `id`, unless an earlier equal request was given
+    /// another one. A batch stands in a message's place; its route keeps the two apart.
+    ///
+    /// # Errors
+    /// 422 when the key came with another request before.
+    pub async fn batch_id(
+        &self,
+        route: &str,
+        key: &IdempotencyKey,
+        account: AccountId,
+        asked: &impl Serialize,
+        id: BatchId,
+    ) -> Result<BatchId, ApiError> {
+        let earlier = self.claim_id(account, key, hashed(route, asked)?, MessageId(id.0)).await?;
+        Ok(earlier.map_or(id, |(earlier, _)| BatchId(earlier.0)))
+    }
+
     async fn claim(
         &self,
         account: AccountId,
@@ -141,11 +158,25 @@ impl Idempotency {
         fingerprint: Fingerprint,
     ) -> Result<Ticket, ApiError> {
         let id = MessageId::new();
+        match self.claim_id(account, key, fingerprint, id).await? {
+            None => Ok(Ticket::New(id)),
+            Some((id, claimed_at)) => self.known(account, id, claimed_at).await,
+        }
+    }
+
+    /// Makes `key` stand for `id`; or what it stands for already, and since when.
+    async fn claim_id(
+        &self,
+        account: AccountId,
+        key: &IdempotencyKey,
+        fingerprint: Fingerprint,
+        id: MessageId,
+    ) -> Result<Option<(MessageId, Millis)>, ApiError> {
         let claimed = self.store.claim_key(account, key.as_str(), fingerprint.0, id, Millis::now()).await;
         match claimed.map_err(|error| unknown(&error))? {
-            Claimed::New => Ok(Ticket::New(id)),
+            Claimed::New => Ok(None),
             Claimed::Known { same_fingerprint: false, .. } => Err(ApiError::IdempotencyKeyReused),
-            Claimed::Known { id, claimed_at, .. } => self.known(account, id, claimed_at).await,
+            Claimed::Known { id, claimed_at, .. } => Ok(Some((id, claimed_at))),
         }
     }
 

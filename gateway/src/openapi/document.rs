@@ -33,7 +33,7 @@ keys and switches an account's channels on.
 **Errors** are `{\"error\": \"a sentence\", \"code\": \"snake_case\", \"request_id\": \"…\"}`, with more members where more is \
 known. Who sends `Accept: application/problem+json` gets RFC 9457.
 
-**Bodies** are JSON objects of at most 65,536 bytes. Unknown members are ignored, `null` is as good as absent, and the \
+**Bodies** are JSON objects of at most 65,536 bytes; those of batches are lines of such. Unknown members are ignored, `null` is as good as absent, and the \
 character U+0000 is refused.";
 
 #[derive(OpenApi)]
@@ -43,6 +43,7 @@ character U+0000 is refused.";
     tags(
         (name = "chat", description = "A prompt in, the answer out."),
         (name = "messages", description = "Messages that nobody waits for, and what became of messages, whatever their channel."),
+        (name = "batches", description = "Many requests in one body, run in the background, with results that can be read while it runs."),
         (name = "webhooks", description = "The Webhooks channel: submission in, ends of messages out."),
         (name = "agents", description = "The account's agents, and a chat with one of them, whole or as it is made."),
         (name = "probes", description = "For load balancers and people; only `/api/v1/health` needs a key."),

@@ -12,12 +12,13 @@ use super::{samples, step::Step};
 /// Adds to `operation` what its steps read in the head, and examples of the ids in its path.
 pub fn describe(operation: &mut Operation, steps: &[Step]) {
     let parameters = operation.parameters.get_or_insert_with(Vec::new);
-    if steps.contains(&Step::Repeat) {
+    if steps.contains(&Step::Repeat) || steps.contains(&Step::BatchRepeat) {
         parameters.push(RefOr::T(idempotency_key()));
     }
     for step in steps {
         let id = match step {
             Step::Message => samples::MESSAGE.to_string(),
+            Step::Batch => samples::BATCH.to_string(),
             Step::Endpoint => samples::ENDPOINT.to_string(),
             Step::Delivery => samples::DELIVERY.to_string(),
             _ => continue,

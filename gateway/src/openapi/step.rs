@@ -1,13 +1,23 @@
 //! The steps that a request passes, and how each can refuse it.
 
 use common::domain::{
+    batch::BatchStatus,
     failure::{Failure, FailureCode},
     message::MessageStatus,
 };
 use http::StatusCode;
 
 use super::samples;
-use crate::{auth::gate::Needs, endpoints::MOST_ENDPOINTS, error::ApiError};
+use crate::{
+    auth::gate::Needs,
+    batches::rules::TOO_LARGE,
+    endpoints::MOST_ENDPOINTS,
+    error::{ApiError, NotEnqueued},
+    refused::{InvalidLine, Refused},
+};
+
+/// The account's room in the examples.
+const ACCOUNT_QUEUE: u64 = 200_000;
 
 /// One step on a request's way, in the contract's order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +58,19 @@ pub enum Step {
     EnabledEndpoint,
     /// A webhook delivery of the account.
     Delivery,
-    /// The credits and the queue.
+    /// A body of lines, each a request to an agent of the account.
+    Lines,
+    /// A batch of the account.
+    Batch,
+    /// A batch that has to run yet or still.
+    UnendedBatch,
+    /// A batch that has ended, with requests that were not answered, to agents of the account.
+    UnansweredLines,
+    /// The batch that an earlier request with the same idempotency key made.
+    BatchRepeat,
+    /// The credits, the account's room and the queue, for all requests of a batch.
+    BatchQueue,
+    /// The credits, the account's room and the queue.
     Queue,
     /// The end of a message that is waited for, and the route's status for an agent that failed.
     End(StatusCode),
@@ -90,8 +112,33 @@ impl Step {
             Self::Endpoint => vec![ApiError::EndpointNotFound],
             Self::EnabledEndpoint => vec![ApiError::EndpointDisabled],
             Self::Delivery => vec![ApiError::DeliveryNotFound],
+            Self::Lines => vec![
+                TOO_LARGE,
+                ApiError::BadRequest("`Content-Type` has to be application/x-ndjson".to_owned()),
+                ApiError::BodyTimeout,
+                ApiError::TooManyUploads,
+                ApiError::NoRoom,
+                invalid("`custom_id` is missing"),
+            ],
+            Self::Batch => vec![ApiError::BatchNotFound],
+            Self::UnendedBatch => vec![ApiError::BatchEnded(samples::BATCH, BatchStatus::Completed)],
+            Self::UnansweredLines => vec![
+                ApiError::BatchNotEnded(samples::BATCH, BatchStatus::InProgress),
+                ApiError::NothingToRetry(samples::BATCH),
+                ApiError::NoRoom,
+                invalid("there is no such agent in this account"),
+            ],
+            Self::BatchRepeat => vec![ApiError::IdempotencyKeyReused, ApiError::KeyUnknown],
+            Self::BatchQueue => vec![
+                ApiError::InsufficientCredits(None),
+                ApiError::AccountQueueFull(ACCOUNT_QUEUE),
+                ApiError::NotEnqueued(samples::BATCH, NotEnqueued::Unreachable),
+                ApiError::NotEnqueued(samples::BATCH, NotEnqueued::Full),
+                ApiError::Draining,
+            ],
             Self::Queue => vec![
                 ApiError::InsufficientCredits(None),
+                ApiError::AccountQueueFull(ACCOUNT_QUEUE),
                 ApiError::Unreachable { id: samples::MESSAGE, accepted: Some(false) },
                 ApiError::QueueFull,
                 ApiError::Draining,
@@ -105,6 +152,10 @@ impl Step {
             Self::Readiness => vec![ApiError::NotReady(vec!["database: no connection".to_owned()])],
         }
     }
+}
+
+fn invalid(error: &str) -> ApiError {
+    ApiError::InvalidLines(Refused { count: 1, named: vec![InvalidLine { line: 3, error: error.to_owned() }] })
 }
 
 fn gate(needs: Needs) -> Vec<ApiError> {
