@@ -16,7 +16,8 @@ FROM debian:bookworm-slim
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates curl \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 10001 --home-dir /data --create-home --shell /usr/sbin/nologin frontdesk
+    && useradd --system --uid 10001 --home-dir /data --create-home --shell /usr/sbin/nologin frontdesk \
+    && install -d -o frontdesk /var/spool/frontdesk
 COPY --from=build /out/gateway /out/worker /usr/local/bin/
 COPY agents.toml /etc/frontdesk/agents.toml
 USER frontdesk
@@ -24,6 +25,7 @@ WORKDIR /data
 ENV FRONTDESK_LISTEN=0.0.0.0:8080 \
     FRONTDESK_METRICS_LISTEN=0.0.0.0:9090 \
     FRONTDESK_WORKER_METRICS_LISTEN=0.0.0.0:9091 \
+    FRONTDESK_SPOOL_DIR=/var/spool/frontdesk \
     FRONTDESK_LOG_FORMAT=json
 EXPOSE 8080 9090 9091
 CMD ["gateway", "serve"]

@@ -79,6 +79,8 @@ pub enum ApiError {
     BatchEnded(BatchId, BatchStatus),
     /// The batch has not ended: it cannot be run again.
     BatchNotEnded(BatchId, BatchStatus),
+    /// The batch was cancelled, and some of its requests are still on the queue.
+    BatchUnsettled(BatchId),
     /// Every request of the batch was answered.
     NothingToRetry(BatchId),
     /// Some requests of the batch may be on the queue, and others are not.
@@ -318,6 +320,14 @@ impl ApiError {
                     .about_batch(id)
                     .batch_at(status)
             }
+            Self::BatchUnsettled(id) => Fault::new(
+                S::CONFLICT,
+                "not_ended",
+                "the requests of the batch are still being taken off the queue; it can be run again in a moment",
+            )
+            .about_batch(id)
+            .batch_at(BatchStatus::Cancelled)
+            .retryable(true),
             Self::NothingToRetry(id) => {
                 Fault::new(S::CONFLICT, "nothing_to_retry", "every request of the batch was answered").about_batch(id)
             }

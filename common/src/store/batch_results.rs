@@ -4,11 +4,12 @@ use sea_orm::{
     ColumnTrait as _, EntityTrait as _, FromQueryResult, JoinType, PaginatorTrait as _, QueryFilter as _,
     QueryOrder as _, QuerySelect as _, Select,
 };
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{
     connection::{Store, within_patience},
-    entity::{batch_result, message},
+    entity::{batch, batch_result, message},
     error::StoreError,
     stored::{self, StoredMessage},
 };
@@ -48,6 +49,10 @@ pub struct RetryLine {
     pub agent: AgentId,
     /// What was said to it.
     pub turns: Vec<Turn>,
+    /// Whether its caller marked the beginning of a conversation.
+    pub new_chat: bool,
+    /// What the caller gave along.
+    pub metadata: Option<Map<String, Value>>,
 }
 
 #[derive(FromQueryResult)]
@@ -65,6 +70,8 @@ struct RetryRow {
     custom_id: Option<String>,
     agent_id: Uuid,
     prompt: String,
+    new_chat: bool,
+    metadata: Option<String>,
 }
 
 impl Store {
@@ -134,12 +141,23 @@ impl Store {
         let select = retryable(id)
             .select_only()
             .columns([Column::BatchLine, Column::CustomId, Column::AgentId, Column::Prompt])
+            .columns([Column::NewChat, Column::Metadata])
             .filter(Column::Id.gt(last.0))
             .order_by_asc(Column::Id)
             .limit(u64::try_from(limit).unwrap_or(u64::MAX));
         within_patience(async {
             let rows = select.into_model::<RetryRow>().all(&self.db).await?;
             rows.into_iter().map(RetryRow::line).collect()
+        })
+        .await
+    }
+
+    /// How many lines of the batch have a place among its results. Of a batch that was cancelled these can be fewer than
+    /// all for a while: those that were on the queue are noted as their turn comes.
+    pub async fn count_results(&self, id: BatchId) -> Result<u32, StoreError> {
+        within_patience(async {
+            let row = batch::Entity::find_by_id(id.0).one(&self.db).await?.ok_or(StoreError::Missing("batch"))?;
+            stored::count("results", row.next_seq - 1)
         })
         .await
     }
@@ -187,6 +205,8 @@ impl RetryRow {
             custom_id: self.custom_id.unwrap_or_default(),
             agent: AgentId(self.agent_id),
             turns: stored::from_json("prompt", Some(self.prompt))?.unwrap_or_default(),
+            new_chat: self.new_chat,
+            metadata: stored::from_json("metadata", self.metadata)?,
         })
     }
 }
@@ -305,12 +325,16 @@ mod tests {
                 custom_id: format!("line-{}", place + 1),
                 agent: job.agent,
                 turns: job.turns.clone(),
+                new_chat: job.new_chat,
+                metadata: job.metadata.clone(),
             });
             assert_eq!(found, wanted.collect::<Vec<_>>());
             // Those that had not ended come with their ends.
             store.cancel_batch(new.id, Millis::now()).await.expect("an answer").expect("it was open");
+            assert_eq!(store.count_results(new.id).await.expect("a count"), 180);
             let rest: Vec<_> = all[180..].iter().map(|job| completed(job, "too late")).collect();
             store.finish(&rest).await.expect("to finish");
+            assert_eq!(store.count_results(new.id).await.expect("a count"), 200);
             assert_eq!(store.count_retryable(new.id).await.expect("a count"), 109);
         })
         .await;

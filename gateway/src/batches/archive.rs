@@ -14,7 +14,8 @@ use tracing::error;
 use super::watches::Watches;
 use crate::{archive::PageCursor, auth::caller::Caller, error::ApiError};
 
-/// Knows what batches there are.
+/// Knows what batches there are. Cheap to clone.
+#[derive(Clone)]
 pub struct BatchArchive {
     store: Store,
     connection: Connection,
@@ -114,14 +115,23 @@ impl BatchArchive {
     /// As for [`BatchArchive::find`]; 409 when it has ended.
     pub async fn cancel(&self, caller: &Caller, id: BatchId) -> Result<Batch, ApiError> {
         self.find(caller, id).await?;
-        let stopped = self.store.cancel_batch(id, Millis::now()).await.map_err(|error| unavailable(&error))?;
-        let Some(batch) = stopped else {
-            let ended = self.find(caller, id).await?;
-            return Err(ApiError::BatchEnded(id, ended.status));
-        };
-        self.cancels.tell_batch(id).await;
-        signals::wake_deliveries(&self.connection).await;
-        Ok(batch)
+        // Not in the request's own task: a caller who hangs up in between must not leave it half done.
+        let stopping = self.lifecycle.spawn(self.clone().stop(id));
+        let stopped = stopping.await.map_err(|_| ApiError::Internal)?;
+        match stopped.map_err(|error| unavailable(&error))? {
+            Some(batch) => Ok(batch),
+            None => Err(ApiError::BatchEnded(id, self.find(caller, id).await?.status)),
+        }
+    }
+
+    /// Stops it and tells everybody; `None` when it had ended.
+    async fn stop(self, id: BatchId) -> Result<Option<Batch>, StoreError> {
+        let stopped = self.store.cancel_batch(id, Millis::now()).await?;
+        if stopped.is_some() {
+            self.cancels.tell_batch(id).await;
+            signals::wake_deliveries(&self.connection).await;
+        }
+        Ok(stopped)
     }
 }
 

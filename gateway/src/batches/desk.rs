@@ -11,6 +11,7 @@ use common::{
     },
     queue::subjects,
     store::{
+        batch_results::RetryLine,
         batches::{NewBatch, Opened},
         error::StoreError,
     },
@@ -263,6 +264,7 @@ impl BatchDesk {
         if !original.status.is_terminal() {
             return Err(ApiError::BatchNotEnded(original.id, original.status));
         }
+        self.require_all_ends(original).await?;
         let mut keeper = self.keeper(caller).await?;
         let (mut last, mut is_empty) = (0, true);
         loop {
@@ -273,7 +275,8 @@ impl BatchDesk {
             let keeping = spawn_blocking(move || {
                 for line in lines {
                     let agent = Named::Id(line.agent);
-                    let request = LineRequest { agent, turns: line.turns, new_chat: false, metadata: None };
+                    let RetryLine { turns, new_chat, metadata, .. } = line;
+                    let request = LineRequest { agent, turns, new_chat, metadata };
                     keeper.keep(line.line, line.custom_id, request)?;
                 }
                 Ok(keeper)
@@ -284,6 +287,16 @@ impl BatchDesk {
             return Err(ApiError::NothingToRetry(original.id));
         }
         done(spawn_blocking(move || keeper.finish())).await
+    }
+
+    /// Lines of a batch that was cancelled a moment ago are noted as their turn on the queue comes. Those that never came
+    /// there are not missed.
+    async fn require_all_ends(&self, batch: &Batch) -> Result<(), ApiError> {
+        if batch.status != BatchStatus::Cancelled || batch.enqueued_at.is_none() {
+            return Ok(());
+        }
+        let noted = self.enqueuer.store.count_results(batch.id).await.map_err(|error| unavailable(&error))?;
+        if noted < batch.counts.total { Err(ApiError::BatchUnsettled(batch.id)) } else { Ok(()) }
     }
 
     /// Keeps what the account's agents can be asked, in a spool of its own.
