@@ -65,7 +65,8 @@ pub fn invalid(name: &str, value: &str, reason: impl Display) -> EnvError {
     EnvError::Invalid { name: name.to_owned(), value: value.to_owned(), reason: reason.to_string() }
 }
 
-fn parse_duration(text: &str) -> Option<Duration> {
+/// Reads a length of time as settings have them: `250ms`, `20s`, `15m`, `72h`, `3d`, or plain seconds.
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let amount: u64 = text[..digits].parse().ok()?;
     let millis_per_unit: u64 = match &text[digits..] {
