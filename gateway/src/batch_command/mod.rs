@@ -2,9 +2,13 @@
 
 pub mod args;
 pub mod body;
+pub mod client;
+pub mod client_error;
+pub mod error;
 pub mod faults;
 pub mod input;
 pub mod lines;
 pub mod rows;
+pub mod server;
 pub mod spool;
 pub mod wire;
