@@ -3,8 +3,8 @@
 pub mod admin;
 pub mod archive;
 pub mod auth;
-pub mod batches;
 pub mod batch_command;
+pub mod batches;
 pub mod channels;
 pub mod cli;
 pub mod config;
