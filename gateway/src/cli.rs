@@ -2,13 +2,13 @@
 
 use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
-use crate::admin::run::AdminCommand;
+use crate::{admin::run::AdminCommand, batch_command::args::BatchCommand};
 
-/// Frontdesk's gateway: serves the HTTP API, and holds the operator's commands.
+/// Frontdesk's gateway: serves the HTTP API, and holds the commands of operators and callers.
 #[derive(Debug, Parser)]
 #[command(name = "gateway", version, about, after_help = EXIT_CODES)]
 pub struct Cli {
-    /// Print JSON instead of tables (operator's commands only).
+    /// Print JSON instead of tables (not for `serve`).
     #[arg(long, global = true)]
     pub json: bool,
     #[command(subcommand)]
@@ -23,17 +23,21 @@ pub enum Command {
     /// One of the operator's commands.
     #[command(flatten)]
     Admin(AdminCommand),
+    /// Batches: many prompts at once, through a running Frontdesk and an API key.
+    #[command(subcommand)]
+    Batch(BatchCommand),
 }
 
-const EXIT_CODES: &str = "Exit codes of the operator's commands: 0 done, 1 failed (database, NATS), 2 wrong usage, \
-3 not found, 4 refused (conflict or invalid input).";
+const EXIT_CODES: &str = "Exit codes of the commands: 0 done, 1 failed (database, NATS, or a server that cannot be \
+reached), 2 wrong usage, 3 not found, 4 refused (conflict or invalid input), 5 done, but not every prompt of the batch \
+was answered, 130 interrupted.";
 
 impl Cli {
     /// Reads the process's arguments; ends it with the usage when they make no sense.
     pub fn from_arguments() -> Self {
         let cli = Self::parse();
         if cli.json && matches!(cli.command, None | Some(Command::Serve)) {
-            Self::command().error(ErrorKind::ArgumentConflict, "--json is for the operator's commands").exit();
+            Self::command().error(ErrorKind::ArgumentConflict, "--json is not for `serve`").exit();
         }
         cli
     }

@@ -1,11 +1,11 @@
-//! The gateway process: serves the HTTP API, or runs one of the operator's commands.
+//! The gateway process: serves the HTTP API, or runs one of the commands of operators and callers.
 
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use common::{lifecycle::Lifecycle, telemetry};
 use gateway::{
-    admin,
+    admin, batch_command,
     cli::{Cli, Command},
     config::Config,
     server::Server,
@@ -19,6 +19,7 @@ async fn main() -> Result<ExitCode> {
     match cli.into_command() {
         Command::Serve => serve().await.map(|()| ExitCode::SUCCESS),
         Command::Admin(command) => Ok(admin::run::run(command, json).await),
+        Command::Batch(command) => Ok(batch_command::run::run(command, json).await),
     }
 }
 
