@@ -5,6 +5,7 @@ mod agents_api;
 mod auth;
 mod backlog;
 mod bad_input;
+mod batch_command;
 mod batch_lines;
 mod body_limit;
 mod changes;

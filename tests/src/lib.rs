@@ -1,7 +1,9 @@
 //! What the end-to-end tests stand on: real servers on free ports, each test with its own.
 
 pub mod answer;
+pub mod batch_server;
 pub mod caller;
+pub mod client;
 pub mod database;
 pub mod model;
 pub mod nats;

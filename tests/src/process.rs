@@ -91,3 +91,10 @@ impl Drop for Process {
         }
     }
 }
+
+/// Where the binaries of this workspace are: beside the folder of the running test.
+pub fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("the running test");
+    let folder = test.ancestors().nth(2).context("a folder").expect("target/<profile>");
+    folder.join(name)
+}

@@ -2,9 +2,9 @@
 
 mod operator;
 
-use std::{collections::BTreeMap, path::PathBuf, process::Command, time::Duration};
+use std::{collections::BTreeMap, process::Command, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use common::domain::ids::GatewayId;
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ use crate::{
     database::Database,
     model::ModelServer,
     nats::{Nats, PASSWORD},
-    process::Process,
+    process::{Process, binary},
 };
 
 /// A running product with one account, one agent and one key.
@@ -353,11 +353,4 @@ fn address_of(output: &str, message: &str) -> Option<String> {
     let mut addresses = entries.filter(|entry| entry["fields"]["message"] == message);
     let address = addresses.next()?["fields"]["address"].as_str()?.to_owned();
     Some(format!("http://{address}"))
-}
-
-/// Where the binaries of this workspace are: beside the folder of the running test.
-fn binary(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("the running test");
-    let folder = test.ancestors().nth(2).context("a folder").expect("target/<profile>");
-    folder.join(name)
 }
