@@ -16,7 +16,10 @@ use common::{
         job::{Job, Lane},
     },
     lifecycle::Lifecycle,
-    queue::{config::QueueRole, connection::Connection as Queue, consumer::Puller, publisher::Publisher, streams},
+    queue::{
+        config::QueueRole, connection::Connection as Queue, consumer::Puller, place::Place, publisher::Publisher,
+        streams, wakes::Wakes,
+    },
 };
 use serde_json::Value;
 use tokio::{
@@ -93,9 +96,10 @@ pub async fn bare_drain(nats: &Nats) -> Result<Sample> {
     let queue = open(nats, QueueRole::Gateway).await?;
     fill(&queue).await?;
     let queue = open(nats, QueueRole::Worker).await?;
-    let ack_wait = streams::wait_until_fit(&queue).await;
+    let ack_wait = streams::wait_until_fit(&queue, 0).await;
     let (lifecycle, began) = (Lifecycle::new(), Instant::now());
-    let mut puller = Puller::new(queue.clone(), SLOTS, ack_wait);
+    let wakes = Wakes::start(queue.clone(), &lifecycle);
+    let mut puller = Puller::new(queue.clone(), SLOTS, ack_wait, wakes);
     for _ in 0..LINES {
         let delivery = timeout(LIMIT, puller.next()).await.context("jobs are missing")?;
         lifecycle.spawn(async move { delivery.ack().await });
@@ -108,12 +112,12 @@ pub async fn bare_drain(nats: &Nats) -> Result<Sample> {
 }
 
 async fn fill(queue: &Queue) -> Result<()> {
-    let publisher = Publisher::new(queue.clone(), LIMIT);
+    let publisher = Publisher::new(queue.clone(), Wakes::start(queue.clone(), &Lifecycle::new()), LIMIT);
     let (asker, batch) = (Asker::new(), BatchId::new());
     let mut published = JoinSet::new();
     for number in 1..=LINES {
         let (publisher, job) = (publisher.clone(), line(&asker, batch, number));
-        published.spawn(async move { publisher.publish(job, None).await });
+        published.spawn(async move { publisher.publish(job, Place::Slot(0), None).await });
         while published.len() >= UNDER_WAY {
             published.join_next().await.context("no publish is under way")???;
         }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use async_nats::jetstream;
 use common::{
     domain::{ids::AgentId, job::Lane},
-    queue::{connection::Connection as Queue, jobs, publisher::Publisher, subjects},
+    queue::{connection::Connection as Queue, jobs, place::Place, subjects},
 };
 use tokio::time::{Instant, sleep};
 
@@ -101,12 +101,12 @@ async fn pending(root: &Path, count: u32, lengths: Lengths) -> Result<(Sample, S
 
 /// Finds jobs on the queue and takes them back, as a gateway does whose caller cancels what has not begun.
 async fn found(queue: &Queue) -> Result<Sample> {
-    let publisher = Publisher::new(queue.clone(), LIMIT);
+    let publisher = stock::publisher(queue);
     let (mut times, began) = (Times::default(), Instant::now());
     for _ in 0..FOUND {
         let job = stock::line(&Asker::new(), AgentId::new(), payload::PROMPT);
         let (account, id) = (job.account, job.id);
-        publisher.publish(job, None).await?;
+        publisher.publish(job, Place::Slot(0), None).await?;
         let asked = Instant::now();
         let (_, place) = jobs::find(queue, account, id).await?.context("the job is not there")?;
         ensure!(jobs::delete(queue, place).await?, "the job is gone");

@@ -29,9 +29,11 @@ use common::{
         connection::Connection,
         consumer::Puller,
         delivery::Delivery,
+        place::Place,
         publisher::Publisher,
         replies::{ReplyReceiver, ReplySender},
         streams,
+        wakes::Wakes,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -73,7 +75,7 @@ impl Front {
         let (tx, rx) = oneshot::channel();
         let (id, agent) = (job.id, job.agent);
         self.waiting().insert(id, tx);
-        self.publisher.publish(job, None).await.ok()?;
+        self.publisher.publish(job, Place::Front, None).await.ok()?;
         let frame: Frame = serde_json::from_slice(&rx.await.ok()?).ok()?;
         let FrameBody::Terminal { outcome } = frame.body else { return None };
         Some(Answer { message_id: id, employee_id: agent, content: outcome.content })
@@ -88,7 +90,7 @@ pub async fn gateway(address: SocketAddr, lifecycle: &Lifecycle) -> Result<()> {
     let connection = connect(QueueRole::Gateway).await?;
     let asker = Asker::new();
     let mut replies = ReplyReceiver::subscribe(&connection, asker.gateway).await?;
-    let publisher = Publisher::new(connection, Duration::from_secs(2));
+    let publisher = Publisher::new(connection.clone(), Wakes::start(connection, lifecycle), Duration::from_secs(2));
     let front = Arc::new(Front { asker, publisher, waiting: Mutex::default() });
     #[expect(clippy::disallowed_methods, reason = "the floor has no document")]
     let app = Router::new().route("/api/v1/chat", post(chat)).with_state(front.clone());
@@ -114,8 +116,8 @@ async fn chat(State(front): State<Arc<Front>>, body: Bytes) -> Result<impl IntoR
 /// When NATS cannot be used.
 pub async fn worker(lifecycle: &Lifecycle) -> Result<()> {
     let connection = connect(QueueRole::Worker).await?;
-    let ack_wait = streams::wait_until_fit(&connection).await;
-    let mut puller = Puller::new(connection.clone(), SLOTS, ack_wait);
+    let ack_wait = streams::wait_until_fit(&connection, 0).await;
+    let mut puller = Puller::new(connection.clone(), SLOTS, ack_wait, Wakes::start(connection.clone(), lifecycle));
     let replies = ReplySender::new(connection);
     loop {
         lifecycle.spawn(echo(puller.next().await, replies.clone()));

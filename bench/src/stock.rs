@@ -8,7 +8,11 @@ use common::{
         ids::AgentId,
         job::{Job, Lane},
     },
-    queue::{backlog::BacklogGauge, config::QueueRole, connection::Connection as Queue, publisher::Publisher},
+    lifecycle::Lifecycle,
+    queue::{
+        backlog::BacklogGauge, config::QueueRole, connection::Connection as Queue, place::Place, publisher::Publisher,
+        wakes::Wakes,
+    },
 };
 use sea_orm::{ConnectionTrait as _, Database, DatabaseConnection, DbBackend, Statement};
 use tokio::{
@@ -58,12 +62,12 @@ pub async fn queue(nats: &Nats) -> Result<Queue> {
 /// # Errors
 /// When one of them is not taken.
 pub async fn jobs(queue: &Queue, site: &Site, count: u32, prompt: &str) -> Result<()> {
-    let publisher = Publisher::new(queue.clone(), LIMIT);
+    let publisher = publisher(queue);
     let (asker, agent): (_, AgentId) = (Asker::new(), site.agent.parse().context("an agent's id")?);
     let mut published = JoinSet::new();
     for _ in 0..count {
         let (publisher, job) = (publisher.clone(), line(&asker, agent, prompt));
-        published.spawn(async move { publisher.publish(job, None).await });
+        published.spawn(async move { publisher.publish(job, Place::Slot(0), None).await });
         while published.len() >= UNDER_WAY {
             published.join_next().await.context("no publish is under way")???;
         }
@@ -72,6 +76,11 @@ pub async fn jobs(queue: &Queue, site: &Site, count: u32, prompt: &str) -> Resul
         published??;
     }
     Ok(())
+}
+
+/// A publisher on `queue`.
+pub fn publisher(queue: &Queue) -> Publisher {
+    Publisher::new(queue.clone(), Wakes::start(queue.clone(), &Lifecycle::new()), LIMIT)
 }
 
 /// A job that nobody waits for, in the lane of batches.

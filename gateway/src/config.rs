@@ -11,7 +11,7 @@ use common::{
 
 use crate::{
     auth::client::TrustedProxies, dispatcher::DispatcherConfig, extract::BodyRules, follow::seats::StreamRules,
-    prices::Prices, rate_limit::Quotas,
+    placement::PlacementConfig, prices::Prices, rate_limit::Quotas,
 };
 
 /// Everything that can be set.
@@ -41,6 +41,8 @@ pub struct Config {
     pub prices: Prices,
     /// How long answers may take.
     pub dispatcher: DispatcherConfig,
+    /// Where jobs are put.
+    pub placement: PlacementConfig,
     /// Where webhooks may be sent.
     pub guard: Guard,
     /// How long a message is offered to the queue.
@@ -61,6 +63,7 @@ impl Config {
     /// # Errors
     /// With the name of the first variable that makes no sense.
     pub fn from_environment() -> Result<Self, EnvError> {
+        let streams = StreamLimits::from_environment()?;
         Ok(Self {
             listen: env::parse("FRONTDESK_LISTEN", SocketAddr::from(([127, 0, 0, 1], 8080)))?,
             metrics_listen: env::parse("FRONTDESK_METRICS_LISTEN", SocketAddr::from(([127, 0, 0, 1], 9090)))?,
@@ -78,11 +81,12 @@ impl Config {
                 start_by_grace: env::duration("FRONTDESK_START_BY_GRACE", Duration::from_secs(600))?,
                 start_within: env::duration("FRONTDESK_START_WITHIN", Duration::from_secs(72 * 3600))?,
             },
+            placement: PlacementConfig::from_environment(streams.slots, streams.account_running)?,
             guard: Guard::from_environment()?,
             publish_budget: env::duration("FRONTDESK_PUBLISH_BUDGET", Duration::from_secs(2))?,
             grace: env::duration("FRONTDESK_GRACE", Duration::from_secs(305))?,
             queue: QueueConfig::from_environment(QueueRole::Gateway)?,
-            streams: StreamLimits::from_environment()?,
+            streams,
             store: StoreConfig::from_environment()?,
         })
     }

@@ -21,6 +21,7 @@ use common::{
     metrics::Metrics,
     queue::{
         error::PublishError,
+        place::Place,
         publisher::{Published, Publisher},
     },
     store::connection::Store,
@@ -39,6 +40,7 @@ use self::{
 };
 use crate::{
     follow::hub::Hub,
+    placement::Placement,
     prices::is_affordable,
     room::{Full, Room},
     stored_ends::StoredEnds,
@@ -65,6 +67,7 @@ pub struct Dispatcher {
     gateway: GatewayId,
     config: DispatcherConfig,
     publisher: Publisher,
+    placement: Placement,
     room: Arc<Room>,
     ends: Ends,
     hub: Hub,
@@ -74,21 +77,35 @@ pub struct Dispatcher {
     lifecycle: Lifecycle,
 }
 
+/// What a [`Dispatcher`] is made of.
+pub struct Parts {
+    /// Where its replies come.
+    pub gateway: GatewayId,
+    /// How long things may take.
+    pub config: DispatcherConfig,
+    /// How jobs come to the queue.
+    pub publisher: Publisher,
+    /// And where there.
+    pub placement: Placement,
+    /// How many of them accounts may have.
+    pub room: Arc<Room>,
+    /// Where ends are stored.
+    pub store: Store,
+    /// Who follows messages.
+    pub hub: Hub,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// When to stop.
+    pub lifecycle: Lifecycle,
+}
+
 impl Dispatcher {
-    /// A dispatcher whose replies come to `gateway`.
-    pub fn new(
-        gateway: GatewayId,
-        config: DispatcherConfig,
-        publisher: Publisher,
-        room: Arc<Room>,
-        store: Store,
-        hub: Hub,
-        metrics: Arc<Metrics>,
-        lifecycle: Lifecycle,
-    ) -> Self {
+    /// A dispatcher of these parts.
+    pub fn new(parts: Parts) -> Self {
+        let Parts { gateway, config, publisher, placement, room, store, hub, metrics, lifecycle } = parts;
         let notes = Notes::start(store.clone(), publisher.connection().clone(), &lifecycle);
         let (ends, waiters) = (Ends::new(StoredEnds::new(store)), Arc::default());
-        Self { gateway, config, publisher, room, ends, hub, waiters, notes, metrics, lifecycle }
+        Self { gateway, config, publisher, placement, room, ends, hub, waiters, notes, metrics, lifecycle }
     }
 
     /// Those who wait, for whoever receives the replies.
@@ -110,16 +127,19 @@ impl Dispatcher {
     ) -> Result<Answer, DispatchError> {
         let until = self.until(prompt.asked_at, patience);
         let trace = prompt.traceparent.take();
-        let terms = Terms { reply_to: Some(self.gateway), ..self.waiting(id, patience) };
+        let mut under_way = self.placement.call(prompt.account);
+        let place = under_way.place().await;
+        let terms = Terms { reply_to: Some(self.gateway), ..self.waiting(id, place, patience) };
         let job = self.job(prompt, terms)?;
         let (account, created_at) = (job.account, job.created_at);
         // Registered before the publish: a fast worker may answer before the publish is acknowledged.
         let mut waiter = self.waiters.call(id);
-        let wake = match self.publish(job, trace).await {
+        let wake = match self.publish(job, place, trace).await {
             Ok(Published { was_known: false }) => {
                 let awaited = self.notes.awaited(account, id);
                 let wake = self.wait(&mut waiter, id, until).await?;
                 awaited.heard();
+                under_way.heard();
                 wake
             }
             // Another's job under the same id counts, and its end is told to whom that one names.
@@ -144,24 +164,27 @@ impl Dispatcher {
         let asked_at = prompt.asked_at;
         let until = self.until(asked_at, Patience::Deadline);
         let trace = prompt.traceparent.take();
-        let terms = Terms { reply_to: Some(self.gateway), stream: true, ..self.waiting(id, Patience::Deadline) };
+        let under_way = self.placement.call(prompt.account);
+        let place = under_way.place().await;
+        let terms = Terms { reply_to: Some(self.gateway), stream: true, ..self.waiting(id, place, Patience::Deadline) };
         let job = self.job(prompt, terms)?;
         let (account, created_at) = (job.account, job.created_at);
         let waiter = self.waiters.stream(id);
-        if self.publish(job, trace).await?.was_known {
+        if self.publish(job, place, trace).await?.was_known {
             joins();
             return self.follow(account, asked_at, id, created_at).await;
         }
         let (ends, lifecycle) = (self.ends.clone(), self.lifecycle.clone());
-        let source = Source::Own(Frames { id, waiter, ends, until, lifecycle });
+        let source = Source::Own(Frames { id, waiter, under_way, ends, until, lifecycle });
         self.begin(source, account, id, created_at).await
     }
 
     /// Puts the job `id` on the queue, and returns once it is stored there.
     pub async fn submit(&self, mut prompt: Prompt, id: MessageId) -> Result<(), DispatchError> {
         let trace = prompt.traceparent.take();
-        let job = Arc::new(self.job(prompt, self.submitted(id, Lane::Background))?);
-        self.publish(job.clone(), trace).await?;
+        let place = Place::Slot(self.placement.slot(prompt.account, Lane::Background).await);
+        let job = Arc::new(self.job(prompt, self.submitted(id, Lane::Background, place))?);
+        self.publish(job.clone(), place, trace).await?;
         self.notes.queued(job);
         Ok(())
     }
@@ -177,10 +200,13 @@ impl Dispatcher {
         joins: impl FnOnce() + Send,
     ) -> Result<Answer, DispatchError> {
         let (account, until) = (prompt.account, self.until(prompt.asked_at, patience));
-        if self.hand_in(prompt, self.waiting(id, patience)).await?.was_known {
+        let mut under_way = self.placement.call(account);
+        if self.hand_in(prompt, self.waiting(id, under_way.place().await, patience)).await?.was_known {
             joins();
         }
-        self.join_until(account, id, created_at, until).await
+        let answer = self.join_until(account, id, created_at, until).await?;
+        under_way.heard();
+        Ok(answer)
     }
 
     /// Like [`Dispatcher::stream`] for an id that an earlier request took.
@@ -192,7 +218,8 @@ impl Dispatcher {
         joins: impl FnOnce() + Send,
     ) -> Result<AnswerStream, DispatchError> {
         let (account, asked_at) = (prompt.account, prompt.asked_at);
-        if self.hand_in(prompt, self.waiting(id, Patience::Deadline)).await?.was_known {
+        let place = self.placement.call(account).place().await;
+        if self.hand_in(prompt, self.waiting(id, place, Patience::Deadline)).await?.was_known {
             joins();
         }
         self.follow(account, asked_at, id, created_at).await
@@ -270,8 +297,8 @@ impl Dispatcher {
     }
 
     async fn hand_in(&self, mut prompt: Prompt, terms: Terms) -> Result<Published, DispatchError> {
-        let trace = prompt.traceparent.take();
-        self.publish(self.job(prompt, terms)?, trace).await.map_err(DispatchError::of_repeat)
+        let (trace, place) = (prompt.traceparent.take(), terms.place);
+        self.publish(self.job(prompt, terms)?, place, trace).await.map_err(DispatchError::of_repeat)
     }
 
     fn job(&self, prompt: Prompt, terms: Terms) -> Result<Job, DispatchError> {
@@ -285,17 +312,18 @@ impl Dispatcher {
     }
 
     /// What is the same for all jobs of callers who wait until `patience` is at an end.
-    fn waiting(&self, id: MessageId, patience: Patience) -> Terms {
+    fn waiting(&self, id: MessageId, place: Place, patience: Patience) -> Terms {
         let wait = (patience == Patience::Deadline).then_some(self.config.deadline);
         let start_within = wait.map_or(self.config.start_within, |wait| wait + self.config.start_by_grace);
-        Terms { wait, start_within, ..self.submitted(id, Lane::Interactive) }
+        Terms { wait, start_within, ..self.submitted(id, Lane::Interactive, place) }
     }
 
     /// What is the same for all jobs that nobody waits for.
-    fn submitted(&self, id: MessageId, lane: Lane) -> Terms {
+    fn submitted(&self, id: MessageId, lane: Lane, place: Place) -> Terms {
         Terms {
             id,
             lane,
+            place,
             reply_to: None,
             stream: false,
             wait: None,
@@ -305,10 +333,15 @@ impl Dispatcher {
     }
 
     /// Takes the job, so that its text is not kept while its caller waits.
-    async fn publish(&self, job: impl Borrow<Job>, traceparent: Option<String>) -> Result<Published, DispatchError> {
+    async fn publish(
+        &self,
+        job: impl Borrow<Job>,
+        place: Place,
+        traceparent: Option<String>,
+    ) -> Result<Published, DispatchError> {
         let (id, channel) = (job.borrow().id, job.borrow().channel);
         self.room.enter(job.borrow().account).await.map_err(|Full(limit)| DispatchError::AccountQueueFull(limit))?;
-        match self.publisher.publish(job, traceparent).await {
+        match self.publisher.publish(job, place, traceparent).await {
             Ok(published) => {
                 if !published.was_known {
                     self.metrics.job_accepted(channel);

@@ -24,6 +24,7 @@ pub mod idempotency;
 pub mod news;
 pub mod observe;
 pub mod openapi;
+pub mod placement;
 pub mod prefer;
 pub mod presence;
 pub mod prices;

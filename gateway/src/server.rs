@@ -18,6 +18,7 @@ use common::{
         publisher::Publisher,
         replies::ReplyReceiver,
         streams,
+        wakes::Wakes,
     },
     readiness::{Readiness, check},
     retry::Pauses,
@@ -35,11 +36,12 @@ use crate::{
     config::Config,
     desk::Desk,
     directory::Directory,
-    dispatcher::{Dispatcher, upkeep},
+    dispatcher::{self, Dispatcher, upkeep},
     endpoints::Endpoints,
     follow::{self, hub::Hub, seats::Seats},
     idempotency::ticket::Idempotency,
     news::{self, Remembered},
+    placement::Placement,
     presence,
     rate_limit::RateLimiter,
     room::Room,
@@ -84,16 +86,19 @@ impl Server {
         let ends = StoredEnds::new(store.clone());
         let hub = Hub::new(connection.clone(), ends.clone(), lifecycle.clone());
         let room = Arc::new(Room::new(store.clone(), config.account_queue_limit));
-        let dispatcher = Dispatcher::new(
+        let wakes = Wakes::start(connection.clone(), &lifecycle);
+        let placement = Placement::start(connection.clone(), gateway, config.placement, &lifecycle).await?;
+        let dispatcher = Dispatcher::new(dispatcher::Parts {
             gateway,
-            config.dispatcher,
-            Publisher::new(connection.clone(), config.publish_budget),
-            room.clone(),
-            store.clone(),
-            hub.clone(),
-            metrics.clone(),
-            lifecycle.clone(),
-        );
+            config: config.dispatcher,
+            publisher: Publisher::new(connection.clone(), wakes.clone(), config.publish_budget),
+            placement: placement.clone(),
+            room: room.clone(),
+            store: store.clone(),
+            hub: hub.clone(),
+            metrics: metrics.clone(),
+            lifecycle: lifecycle.clone(),
+        });
         let waiters = dispatcher.waiters();
         let counted = waiters.clone();
         metrics.count_waiters_with(move || counted.len() as u64);
@@ -112,7 +117,7 @@ impl Server {
         let remembered = Remembered { authenticator: authenticator.clone(), directory: directory.clone() };
         news::start(&connection, gateway, remembered, limiter.clone(), &lifecycle).await?;
         lifecycle.spawn(keep_queue(connection.clone(), config.streams, config.queue.monitor_url, lifecycle.clone()));
-        let readiness = readiness(store.clone(), connection.clone(), lifecycle.clone());
+        let readiness = readiness(store.clone(), connection.clone(), config.streams.slots, lifecycle.clone());
         let body_limit = config.body.limit;
         let idempotency = Idempotency::new(store.clone(), connection.clone());
         let batch_desk = BatchDesk {
@@ -123,12 +128,14 @@ impl Server {
                 gateway,
                 store: store.clone(),
                 connection: connection.clone(),
+                wakes,
                 start_within: config.dispatcher.start_within,
                 metrics: metrics.clone(),
                 lifecycle: lifecycle.clone(),
             },
             uploads: Uploads::default(),
-            room: room.clone(),
+            placement,
+            room,
             spool: config.spool,
             pause: config.body.timeout,
         };
@@ -222,7 +229,7 @@ async fn connected(config: &StoreConfig) -> Result<Store, StoreError> {
     Ok(store)
 }
 
-fn readiness(store: Store, connection: Connection, lifecycle: Lifecycle) -> Readiness {
+fn readiness(store: Store, connection: Connection, slots: u8, lifecycle: Lifecycle) -> Readiness {
     let gateway = check(move || {
         let stopping = lifecycle.is_stopping();
         async move { if stopping { Err("stopping".to_owned()) } else { Ok(()) } }
@@ -234,7 +241,7 @@ fn readiness(store: Store, connection: Connection, lifecycle: Lifecycle) -> Read
     let queue = check(move || {
         let connection = connection.clone();
         async move {
-            streams::readiness(&connection).await?;
+            streams::readiness(&connection, slots).await?;
             streams::room(&connection).await
         }
     });
@@ -244,7 +251,7 @@ fn readiness(store: Store, connection: Connection, lifecycle: Lifecycle) -> Read
 /// Says what is missing until the queue is as it has to be, and makes `EVENTS` again when it is gone.
 async fn keep_queue(connection: Connection, limits: StreamLimits, monitor_url: Option<String>, lifecycle: Lifecycle) {
     let keep = async {
-        streams::wait_until_fit(&connection).await;
+        streams::wait_until_fit(&connection, limits.slots).await;
         warn_of_loss(monitor_url).await;
         info!("the queue is ready");
         streams::keep_events(&connection, &limits).await;

@@ -1,14 +1,12 @@
 //! What whoever scales workers is told: on the operator's port of a gateway, and by NATS itself.
 
-use std::time::Duration;
-
 use common::{
     domain::{
         backlog::Backlog,
         job::{Job, Lane},
         time::Millis,
     },
-    queue::{backlog::BacklogGauge, config::QueueRole, consumer::Puller},
+    queue::{backlog::BacklogGauge, config::QueueRole},
 };
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -18,7 +16,7 @@ use tests::{
     database::Database,
     model::{Behaviour, Gate, ModelServer},
     patience::until,
-    queue::{Queue, job, publish},
+    queue::{Queue, job, publish, puller},
     stack::Stack,
 };
 
@@ -205,7 +203,7 @@ async fn each_lane_has_its_counts_and_its_oldest_job_is_one_that_waits() {
     assert!(all.lanes[Lane::Interactive.index()].oldest.is_none());
 
     // One slot: the worker has one job, and holds one more of each other lane at most.
-    let mut puller = Puller::new(queue.connect(QueueRole::Worker).await, 1, Duration::from_secs(30));
+    let mut puller = puller(&queue.connect(QueueRole::Worker).await, 1);
     let running = puller.next().await;
     let begun: Job = running.job().expect("a job");
     let left = backlog(&queue).await;
@@ -229,7 +227,7 @@ async fn a_deep_lane_is_not_searched_and_tells_its_age_all_the_same() {
     assert!(all.lanes.iter().all(|lane| lane.oldest.is_none_or(|oldest| oldest <= since)), "{all:?}");
 
     // From its second job on, the lane is where it goes on.
-    let mut puller = Puller::new(queue.connect(QueueRole::Worker).await, 2, Duration::from_secs(30));
+    let mut puller = puller(&queue.connect(QueueRole::Worker).await, 2);
     let running = [puller.next().await, puller.next().await];
     let left = backlog(&queue).await;
     let (batch, oldest) = (Lane::Batch.index(), |backlog: &Backlog| backlog.lanes[Lane::Batch.index()].oldest);

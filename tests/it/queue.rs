@@ -16,16 +16,15 @@ use common::{
         cancel::{CancelReceiver, CancelSender},
         config::QueueRole,
         connection::Connection,
-        consumer::Puller,
         dead, events, jobs,
         lines::{Line, Lines},
-        publisher::Publisher,
+        place::Place,
         replies::{ReplyReceiver, ReplySender},
         signals::{DeliveryWakes, wake_deliveries},
         streams, subjects,
     },
 };
-use tests::queue::{Queue, job, limits, publish};
+use tests::queue::{Queue, job, limits, publish, publisher, puller, wakes};
 use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -58,7 +57,7 @@ fn end(status: MessageStatus) -> Outcome {
 
 /// Waits until the worker's frames have reached the server: it handles a connection's lines in order.
 async fn settled(worker: &Connection) {
-    streams::faults(worker).await.expect("an answer");
+    streams::faults(worker, 0).await.expect("an answer");
 }
 
 #[tokio::test]
@@ -84,9 +83,9 @@ async fn lines_that_are_sent_again_are_not_doubled_also_when_the_queue_was_away(
     let gateway = queue.connect(QueueRole::Gateway).await;
     let all: Vec<Job> = (0..2_000).map(|_| job(Lane::Batch)).collect();
     let send = async |jobs: &[Job], again| {
-        let mut lines = Lines::new(gateway.clone(), None, again, PATIENCE);
+        let mut lines = Lines::new(gateway.clone(), wakes(&gateway), None, again, PATIENCE);
         for job in jobs {
-            lines.push(Line::of(job, subjects::slot(job.account)).expect("JSON")).await.expect("to send");
+            lines.push(Line::of(job, 7).expect("JSON")).await.expect("to send");
         }
         lines.finish().await.expect("to be stored")
     };
@@ -222,7 +221,7 @@ async fn a_stopped_job_leaves_the_queue_and_everybody_hears_of_it() {
     let batch = BatchId::new();
     sender.tell_batch(batch).await;
     assert_eq!(soon(cancels.next()).await, Some(batch.0));
-    let mut puller = Puller::new(worker, 4, Duration::from_secs(30));
+    let mut puller = puller(&worker, 4);
     let left = job(Lane::Interactive);
     publish(&gateway, &left).await;
     let pulled = soon(puller.next()).await.job().expect("a job");
@@ -255,10 +254,10 @@ async fn a_user_may_do_its_own_acts_and_no_others() {
     let job = job(Lane::Interactive);
     publish(&gateway, &job).await;
     let (_, place) = jobs::find(&gateway, job.account, job.id).await.expect("an answer").expect("the job");
-    let by_worker = Publisher::new(worker.clone(), Duration::from_millis(500));
+    let by_worker = publisher(&worker, Duration::from_millis(500));
     // What is refused is not answered; all wait at the same time.
     let refused = tokio::join!(
-        async { by_worker.publish(self::job(Lane::Batch), None).await.is_err() },
+        async { by_worker.publish(self::job(Lane::Batch), Place::Slot(0), None).await.is_err() },
         async { jobs::find(&worker, job.account, job.id).await.is_err() },
         async { jobs::delete(&worker, place).await.is_err() },
         async { dead::purge(&worker, job.id).await.is_err() },
@@ -285,8 +284,8 @@ async fn a_user_may_do_its_own_acts_and_no_others() {
     settled(&gateway).await;
     let said = events::read(&gateway, &subjects::event(&job)).await.expect("frames");
     assert_eq!(said, [], "a gateway cannot speak for a worker");
-    let mut puller = Puller::new(gateway.clone(), 4, Duration::from_secs(30));
-    assert!(timeout(Duration::from_secs(1), puller.next()).await.is_err(), "a gateway cannot pull");
-    let mut puller = Puller::new(worker, 4, Duration::from_secs(30));
-    assert_eq!(soon(puller.next()).await.info().attempt.delivery, 1);
+    let mut by_gateway = puller(&gateway, 4);
+    assert!(timeout(Duration::from_secs(1), by_gateway.next()).await.is_err(), "a gateway cannot pull");
+    let mut by_worker = puller(&worker, 4);
+    assert_eq!(soon(by_worker.next()).await.info().attempt.delivery, 1);
 }

@@ -9,11 +9,15 @@ use common::{
         job::{JOB_VERSION, Job, Lane, Price, Turn},
         time::Millis,
     },
+    lifecycle::Lifecycle,
     queue::{
         config::{QueueConfig, QueueRole, StreamLimits},
         connection::Connection,
+        consumer::Puller,
         control::Control,
+        place::Place,
         publisher::Publisher,
+        wakes::Wakes,
     },
 };
 use tempfile::TempDir;
@@ -70,6 +74,8 @@ pub fn limits() -> StreamLimits {
         events_max_bytes: 1 << 26,
         events_max_age: Duration::from_secs(600),
         ack_wait: Duration::from_secs(30),
+        slots: 4,
+        account_running: None,
     }
 }
 
@@ -104,8 +110,28 @@ pub fn job(lane: Lane) -> Job {
     }
 }
 
-/// Puts `job` on the queue.
+/// Somebody who puts jobs on the queue.
+pub fn publisher(connection: &Connection, budget: Duration) -> Publisher {
+    Publisher::new(connection.clone(), wakes(connection), budget)
+}
+
+/// Wake-ups by `connection`.
+pub fn wakes(connection: &Connection) -> Wakes {
+    Wakes::start(connection.clone(), &Lifecycle::new())
+}
+
+/// A worker's pull loop for `slots` jobs at a time.
+pub fn puller(connection: &Connection, slots: usize) -> Puller {
+    Puller::new(connection.clone(), slots, limits().ack_wait, wakes(connection))
+}
+
+/// Puts `job` on the queue: one that somebody waits for in front, others into a slot queue.
 pub async fn publish(connection: &Connection, job: &Job) {
-    let publisher = Publisher::new(connection.clone(), Duration::from_secs(20));
-    publisher.publish(job.clone(), None).await.expect("to publish");
+    let place = if job.lane == Lane::Interactive { Place::Front } else { Place::Slot(0) };
+    publish_at(connection, job, place).await;
+}
+
+/// Puts `job` at that place of its lane.
+pub async fn publish_at(connection: &Connection, job: &Job, place: Place) {
+    publisher(connection, Duration::from_secs(20)).publish(job.clone(), place, None).await.expect("to publish");
 }

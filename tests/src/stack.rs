@@ -66,7 +66,9 @@ impl Stack {
     /// A stack of one gateway and one worker, to be changed before it starts.
     pub fn on(database: Database) -> Builder {
         let agent = json!({ "name": "Assistant", "model": "demo", "provider": "demo" });
-        Builder { database, gateways: 1, workers: 1, settings: BTreeMap::new(), agent }
+        // Each queue is some files that have to reach the disk, and few are enough for most tests.
+        let settings = BTreeMap::from([("FRONTDESK_SLOTS".to_owned(), "4".to_owned())]);
+        Builder { database, gateways: 1, workers: 1, settings, agent }
     }
 
     /// The same with an agent that talks to the scripted `model`.

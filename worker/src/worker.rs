@@ -15,6 +15,7 @@ use common::{
         consumer::Puller,
         replies::ReplySender,
         streams,
+        wakes::Wakes,
     },
     readiness::{Readiness, check},
     store::connection::{Store, StoreConfig},
@@ -44,6 +45,8 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 /// How long tasks may take to hand back what they have once the grace time is over.
 const HAND_BACK_LIMIT: Duration = Duration::from_secs(5);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// A worker takes from as many slot queues as there are.
+const ANY_SLOTS: u8 = 0;
 
 /// All that a worker is configured with.
 pub struct Settings {
@@ -147,7 +150,8 @@ impl Worker {
             let cancels = self.pipeline.cancels.clone();
             let (link, inner) = (connection.link(), lifecycle.clone());
             lifecycle.spawn_background(cancels::listen(cancels, receiver, link, store.clone(), inner));
-            let puller = Puller::new(connection.clone(), config.concurrency, ack_wait);
+            let wakes = Wakes::start(connection.clone(), &lifecycle);
+            let puller = Puller::new(connection.clone(), config.concurrency, ack_wait, wakes);
             info!(concurrency = config.concurrency, "pulling jobs");
             lifecycle.spawn(pool::run(puller, Arc::new(self.pipeline), lifecycle.clone()));
         } else {
@@ -167,7 +171,7 @@ impl Worker {
 /// Waits until the queue is there as this program needs it, and returns its `ack_wait`; `None` when told to stop.
 async fn queue_is_fit(connection: &Connection, lifecycle: &Lifecycle) -> Option<Duration> {
     tokio::select! {
-        ack_wait = streams::wait_until_fit(connection) => Some(ack_wait),
+        ack_wait = streams::wait_until_fit(connection, ANY_SLOTS) => Some(ack_wait),
         () = lifecycle.stopping() => None,
     }
 }
@@ -187,7 +191,7 @@ fn readiness(store: Store, connection: Connection) -> Readiness {
     });
     let queue = check(move || {
         let connection = connection.clone();
-        async move { streams::readiness(&connection).await }
+        async move { streams::readiness(&connection, ANY_SLOTS).await }
     });
     Readiness::new(vec![("database", database), ("queue", queue)])
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::place::MOST_SLOTS;
 use crate::env::{self, EnvError};
 
 /// Which of the users of `nats.conf` a process is; decides its inbox and what it may do.
@@ -69,11 +70,15 @@ pub struct StreamLimits {
     pub events_max_age: Duration,
     /// After how long without a sign of life a job is handed to another worker.
     pub ack_wait: Duration,
+    /// How many slot queues each lane has: so many accounts with backlogs do not stand behind each other.
+    pub slots: u8,
+    /// How many jobs of an account may run at a time in each lane, over all workers; `None` for any number.
+    pub account_running: Option<u32>,
 }
 
 impl StreamLimits {
     /// `FRONTDESK_JOBS_MAX_BYTES`, `FRONTDESK_JOBS_MAX_MESSAGES`, `FRONTDESK_EVENTS_MAX_BYTES`,
-    /// `FRONTDESK_EVENTS_MAX_AGE` and `FRONTDESK_ACK_WAIT`.
+    /// `FRONTDESK_EVENTS_MAX_AGE`, `FRONTDESK_ACK_WAIT`, `FRONTDESK_SLOTS` and `FRONTDESK_ACCOUNT_RUNNING`.
     pub fn from_environment() -> Result<Self, EnvError> {
         Ok(Self {
             jobs_max_bytes: env::within("FRONTDESK_JOBS_MAX_BYTES", 2 << 30, 1..=i64::MAX)?,
@@ -81,8 +86,14 @@ impl StreamLimits {
             events_max_bytes: env::within("FRONTDESK_EVENTS_MAX_BYTES", 256 << 20, 1..=i64::MAX)?,
             events_max_age: env::duration("FRONTDESK_EVENTS_MAX_AGE", Duration::from_secs(30 * 60))?,
             ack_wait: ack_wait_from_environment()?,
+            slots: env::within("FRONTDESK_SLOTS", 32, 1..=MOST_SLOTS)?,
+            account_running: account_running_from_environment()?,
         })
     }
+}
+
+fn account_running_from_environment() -> Result<Option<u32>, EnvError> {
+    env::text("FRONTDESK_ACCOUNT_RUNNING").map(|_| env::within("FRONTDESK_ACCOUNT_RUNNING", 1, 1..=100_000)).transpose()
 }
 
 fn ack_wait_from_environment() -> Result<Duration, EnvError> {

@@ -1,103 +1,112 @@
 //! The pull loop: asks for exactly as many jobs as can start, and survives reconnects without a stall.
 //!
 //! The client's own `messages()` hoards 200 jobs and stalls up to 35 s after a reconnect; `fetch()` can hang and
-//! `.heartbeat()` loses a message. This loop keeps credits instead: what was asked for and has not come yet.
+//! `.heartbeat()` loses a message. This loop keeps credits instead: what was asked for and has not come yet. In front
+//! some always stand; slot queues are asked when something is known to be there, and answer at once.
 
 use std::time::Duration;
 
 use async_nats::{HeaderMap, StatusCode, Subscriber, jetstream};
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, future::BoxFuture};
 use serde::Serialize;
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{Instant, Interval, MissedTickBehavior, interval, timeout},
 };
 use tracing::{debug, warn};
 
 use super::{
     connection::{Connection, Link, REQUEST_TIMEOUT},
     delivery::{Delivery, Slot},
+    depths::{self, Depth},
+    error::QueueError,
+    place::Queue,
+    pulls::Pulls,
+    rota::{Ask, Rota},
     slots::Slots,
     subjects,
+    wakes::{self, SlotSet, Wakes},
 };
 use crate::domain::job::Lane;
 
-/// How long the server keeps a pull that nothing answers.
+/// How long the server keeps a pull in front that nothing answers.
 const PULL_EXPIRES: Duration = Duration::from_secs(20);
 /// How often it says that it still has it.
 const PULL_HEARTBEAT: Duration = Duration::from_secs(2);
-/// A pull without a sign for this long is lost.
-const PULL_LOST: Duration = Duration::from_secs(5);
+/// How long it keeps one of a queue of which as many jobs run as may.
+const FULL_EXPIRES: Duration = Duration::from_millis(250);
 /// After a refusal (no consumer, too many waiting pulls), so that it is not asked in a tight loop.
 const PAUSE_AFTER_REFUSAL: Duration = Duration::from_millis(250);
+/// How often all queues are looked at: wake-ups can be lost, and nobody tells of jobs whose worker was.
+const SWEEP_EVERY: Duration = Duration::from_secs(2);
 const LANES: usize = Lane::ALL.len();
 
 /// What a pull says to the server (ADR-13, `JSApiConsumerGetNextRequest`).
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Pull {
     batch: usize,
+    #[serde(skip_serializing_if = "is_zero")]
     expires: u64,
+    #[serde(skip_serializing_if = "is_zero")]
     idle_heartbeat: u64,
+    no_wait: bool,
 }
 
-/// What is known of one lane.
-struct LaneState {
-    /// Asked for and not come yet.
-    credits: usize,
-    /// The last sign of life of a pull.
-    seen: Instant,
-    /// Not to be asked before this moment.
-    resume_at: Option<Instant>,
-    /// Jobs that waited behind the last one that came.
-    pending: u64,
-    /// One job more than there are slots; it takes the next.
-    held: Option<Delivery>,
-}
+type Sweep = BoxFuture<'static, Result<Vec<Depth>, QueueError>>;
 
-/// Pulls jobs from all lanes for one worker.
+/// Pulls jobs from all queues for one worker.
 pub struct Puller {
     connection: Connection,
     link: watch::Receiver<Link>,
+    wakes: Wakes,
     inbox: String,
     subscriber: Option<Subscriber>,
     /// The subscription before this one, until the server has confirmed that nothing more comes on it.
     draining: Option<Subscriber>,
-    lanes: [LaneState; LANES],
-    slots: Slots,
-    freed_tx: mpsc::UnboundedSender<Lane>,
-    freed: mpsc::UnboundedReceiver<Lane>,
-    ticks: tokio::time::Interval,
+    /// What others say of slot queues.
+    woken: Option<Subscriber>,
+    sweep: Option<Sweep>,
+    sweeps: Interval,
+    rota: Rota,
+    pulls: Pulls,
+    /// One job more of a lane than there are slots; it takes the next.
+    held: [Option<Delivery>; LANES],
+    freed_tx: mpsc::UnboundedSender<Queue>,
+    freed: mpsc::UnboundedReceiver<Queue>,
+    ticks: Interval,
     hold_for: Duration,
     last_hold: Instant,
 }
 
 impl Puller {
-    /// A loop for `slots` jobs at a time. A held job is kept alive every third of `ack_wait`.
-    pub fn new(connection: Connection, slots: usize, ack_wait: Duration) -> Self {
+    /// A loop for `slots` jobs at a time. A held job is kept alive every third of `ack_wait`; what it hands back it
+    /// tells of by `wakes`.
+    pub fn new(connection: Connection, slots: usize, ack_wait: Duration, wakes: Wakes) -> Self {
         let (freed_tx, freed) = mpsc::unbounded_channel();
-        let now = Instant::now();
-        let lane = || LaneState { credits: 0, seen: now, resume_at: None, pending: 0, held: None };
-        let mut ticks = interval(Duration::from_millis(250));
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             link: connection.link(),
             connection,
+            wakes,
             inbox: String::new(),
             subscriber: None,
             draining: None,
-            lanes: [lane(), lane(), lane()],
-            slots: Slots::new(slots),
+            woken: None,
+            sweep: None,
+            sweeps: every(SWEEP_EVERY),
+            rota: Rota::new(Slots::new(slots)),
+            pulls: Pulls::default(),
+            held: [None, None, None],
             freed_tx,
             freed,
-            ticks,
+            ticks: every(Duration::from_millis(250)),
             hold_for: ack_wait / 3,
-            last_hold: now,
+            last_hold: Instant::now(),
         }
     }
 
     /// How many jobs run.
     pub fn running(&self) -> usize {
-        self.slots.running()
+        self.rota.slots().running()
     }
 
     /// The next job that has a slot. Dropping the future loses nothing.
@@ -123,7 +132,13 @@ impl Puller {
                     Some(message) => if let Some(ready) = self.receive(message).await { return ready },
                     None => self.draining = None,
                 },
-                Some(lane) = self.freed.recv() => self.slots.give_back(lane),
+                Some(queue) = self.freed.recv() => self.rota.end(queue),
+                message = next_message(&mut self.woken) => match message {
+                    Some(message) => self.wake(&message),
+                    None => self.woken = None,
+                },
+                found = finished(&mut self.sweep) => self.swept(found),
+                _ = self.sweeps.tick() => self.begin_sweep(),
                 _ = self.ticks.tick() => self.tick().await,
             }
         }
@@ -131,11 +146,11 @@ impl Puller {
 
     /// Hands back at once what has come and not begun.
     pub async fn give_up(mut self) {
-        let mut rest: Vec<Delivery> = self.lanes.iter_mut().filter_map(|lane| lane.held.take()).collect();
+        let mut rest: Vec<Delivery> = self.held.iter_mut().filter_map(Option::take).collect();
         for mut subscriber in self.subscriber.take().into_iter().chain(self.draining.take()) {
             let _ = timeout(REQUEST_TIMEOUT, subscriber.drain()).await;
             while let Ok(Some(message)) = timeout(REQUEST_TIMEOUT, subscriber.next()).await {
-                rest.extend(data(message, &self.connection));
+                rest.extend(self.data(message));
             }
         }
         for delivery in rest {
@@ -144,22 +159,22 @@ impl Puller {
     }
 
     fn take_freed(&mut self) {
-        while let Ok(lane) = self.freed.try_recv() {
-            self.slots.give_back(lane);
+        while let Ok(queue) = self.freed.try_recv() {
+            self.rota.end(queue);
         }
     }
 
     /// A held job whose lane has a slot now.
     fn unhold(&mut self) -> Option<Delivery> {
-        let lane =
-            Lane::ALL.into_iter().find(|lane| self.lanes[lane.index()].held.is_some() && self.slots.free(*lane) > 0)?;
-        let held = self.lanes[lane.index()].held.take()?;
-        self.start(held)
+        let slots = self.rota.slots();
+        let lane = Lane::ALL.into_iter().find(|lane| self.held[lane.index()].is_some() && slots.free(*lane) > 0)?;
+        let held = self.held[lane.index()].take()?;
+        self.rota.begin(held.queue()).then(|| self.start(held))
     }
 
-    fn start(&mut self, delivery: Delivery) -> Option<Delivery> {
-        let lane = delivery.lane();
-        self.slots.take(lane).then(|| delivery.put_in(Slot::new(lane, self.freed_tx.clone())))
+    fn start(&self, delivery: Delivery) -> Delivery {
+        let slot = Slot::new(delivery.queue(), self.freed_tx.clone());
+        delivery.put_in(slot)
     }
 
     /// A message of the subscription: a job, or a word about a pull.
@@ -169,44 +184,55 @@ impl Puller {
             self.note_status(status, &message);
             return None;
         }
-        let delivery = data(message, &self.connection)?;
-        let lane = &mut self.lanes[delivery.lane().index()];
-        lane.credits = lane.credits.saturating_sub(1);
-        lane.seen = Instant::now();
-        lane.pending = delivery.info().pending;
-        if self.slots.free(delivery.lane()) > 0 {
-            return self.start(delivery);
+        let delivery = self.data(message)?;
+        let (queue, info) = (delivery.queue(), delivery.info());
+        let asked_at = self.pulls.came(queue, Instant::now()).unwrap_or_default();
+        self.rota.came(queue, info.pending, info.attempt.delivery > 1, asked_at);
+        if self.rota.begin(queue) {
+            return Some(self.start(delivery));
         }
         self.hold_or_hand_back(delivery).await;
         None
     }
 
     async fn hold_or_hand_back(&mut self, delivery: Delivery) {
-        let lane = &mut self.lanes[delivery.lane().index()];
-        if lane.held.is_none() {
-            lane.held = Some(delivery);
+        let held = &mut self.held[delivery.lane().index()];
+        if held.is_none() {
+            *held = Some(delivery);
         } else {
             delivery.retry_after(None).await;
         }
     }
 
     fn note_status(&mut self, status: StatusCode, message: &async_nats::Message) {
-        let Some(lane) = lane_of_inbox(&message.subject) else { return };
-        let lane = &mut self.lanes[lane.index()];
-        lane.seen = Instant::now();
-        lane.pending = 0;
+        let now = Instant::now();
+        let Some(number) = number_of_inbox(&message.subject) else { return };
         if status == StatusCode::IDLE_HEARTBEAT {
-            return;
+            // Of the front: it has nothing.
+            self.pulls.lives(number, now);
+            return self.rota.was_empty(Queue::FRONT, u64::MAX);
         }
-        // The pull ended: what it had left is not coming.
-        lane.credits = match left_over(message.headers.as_ref()) {
-            Some(left) => lane.credits.saturating_sub(left),
-            None => 0,
-        };
-        if status != StatusCode::TIMEOUT && status != StatusCode::NOT_FOUND {
-            debug!(%status, description = message.description.as_deref(), "a pull was refused");
-            lane.resume_at = Some(Instant::now() + PAUSE_AFTER_REFUSAL);
+        // What it had left is not coming.
+        let Some(pull) = self.pulls.close(number) else { return };
+        match status {
+            // It has waited for as long as it may: nothing was there, or as much runs as may.
+            StatusCode::TIMEOUT if is_expired(message.headers.as_ref()) => {
+                if pull.queue == Queue::FRONT {
+                    self.rota.was_empty(pull.queue, u64::MAX);
+                }
+            }
+            // There is no more, or others have asked for all that there is.
+            StatusCode::TIMEOUT | StatusCode::NOT_FOUND => self.rota.was_empty(pull.queue, pull.asked_at),
+            _ => {
+                debug!(%status, description = message.description.as_deref(), "a pull was refused");
+                self.rota.pause(pull.queue, now + PAUSE_AFTER_REFUSAL);
+            }
         }
+    }
+
+    fn wake(&mut self, message: &async_nats::Message) {
+        let queues = SlotSet::from_bytes(&message.payload).unwrap_or_default();
+        queues.iter().for_each(|queue| self.rota.some_wait(queue));
     }
 
     /// Asks for what can start and was not asked for.
@@ -214,46 +240,51 @@ impl Puller {
         if self.subscriber.is_none() || !self.link.borrow().up {
             return;
         }
-        for lane in Lane::ALL {
-            let wanted = self.wanted(lane);
-            let state = &self.lanes[lane.index()];
-            let paused = state.resume_at.is_some_and(|at| at > Instant::now());
-            // Half is enough to go on with: one pull then fetches many.
-            if !paused && wanted > 0 && state.credits <= wanted / 2 {
-                self.pull(lane, wanted - state.credits).await;
-            }
+        for ask in self.rota.asks(&self.pulls, Instant::now()) {
+            self.pull(ask).await;
         }
     }
 
-    /// How many credits `lane` should have. `interactive` may always use all that is free. The others ask for
-    /// what they own, for one job more as a scout, and for what their scout saw waiting while nothing
-    /// interactive does.
-    fn wanted(&self, lane: Lane) -> usize {
-        let free = self.slots.free(lane);
-        if lane == Lane::Interactive {
-            return free;
-        }
-        let owned = self.slots.owned_free(lane).max(1);
-        let idle = self.lanes[Lane::Interactive.index()].pending == 0;
-        let seen = usize::try_from(self.lanes[lane.index()].pending).unwrap_or(usize::MAX);
-        free.min(if idle { owned.max(seen) } else { owned })
-    }
-
-    async fn pull(&mut self, lane: Lane, batch: usize) {
+    async fn pull(&mut self, Ask { queue, batch }: Ask) {
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let pull = Pull { batch, expires: nanos(PULL_EXPIRES), idle_heartbeat: nanos(PULL_HEARTBEAT) };
+        let pull = match queue {
+            Queue::FRONT => {
+                let (expires, idle_heartbeat) = (nanos(PULL_EXPIRES), nanos(PULL_HEARTBEAT));
+                Pull { batch, expires, idle_heartbeat, no_wait: false }
+            }
+            // Without an end, the server would keep it for as long as no more jobs may run.
+            _ if self.rota.is_limited(queue) => {
+                Pull { batch, expires: nanos(FULL_EXPIRES), no_wait: true, ..Pull::default() }
+            }
+            _ => Pull { batch, no_wait: true, ..Pull::default() },
+        };
         let Ok(payload) = serde_json::to_vec(&pull) else { return };
-        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", subjects::JOBS, subjects::lane_consumer(lane));
-        let reply = format!("{}.{lane}", self.inbox);
+        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", subjects::JOBS, subjects::consumer(queue));
+        let number = self.pulls.open(queue, batch, self.rota.news(), Instant::now());
+        let reply = format!("{}.{number}", self.inbox);
         let sent = self.connection.client.publish_with_reply(subject, reply, payload.into());
         match timeout(REQUEST_TIMEOUT, sent).await {
-            Ok(Ok(())) => {
-                let state = &mut self.lanes[lane.index()];
-                state.credits += batch;
-                state.seen = Instant::now();
-            }
-            Ok(Err(error)) => warn!(%error, %lane, "could not ask for jobs"),
-            Err(_) => warn!(%lane, "could not ask for jobs in time"),
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => warn!(%error, %queue, "could not ask for jobs"),
+            Err(_) => warn!(%queue, "could not ask for jobs in time"),
+        }
+        self.pulls.close(number);
+    }
+
+    /// Looks at all queues, unless there is no use for what they have.
+    fn begin_sweep(&mut self) {
+        let is_full = Lane::ALL.iter().all(|lane| self.rota.slots().free(*lane) == 0);
+        if self.sweep.is_none() && !is_full && self.link.borrow().up {
+            let connection = self.connection.clone();
+            self.sweep = Some(Box::pin(async move { depths::all(&connection).await }));
+        }
+    }
+
+    fn swept(&mut self, found: Result<Vec<Depth>, QueueError>) {
+        self.sweep = None;
+        match found {
+            Ok(depths) => depths.iter().filter(|d| d.queue != Queue::FRONT).for_each(|depth| self.rota.found(depth)),
+            Err(error) => warn!(%error, "could not look at the queues; trying again"),
         }
     }
 
@@ -261,20 +292,24 @@ impl Puller {
     async fn tick(&mut self) {
         if self.last_hold.elapsed() >= self.hold_for {
             self.last_hold = Instant::now();
-            for held in self.lanes.iter().filter_map(|lane| lane.held.as_ref()) {
+            for held in self.held.iter().flatten() {
                 held.in_progress().await;
             }
         }
-        let lost = self.lanes.iter().any(|lane| lane.credits > 0 && lane.seen.elapsed() > PULL_LOST);
-        if (lost || self.subscriber.is_none()) && self.link.borrow().up {
+        let is_cut = self.subscriber.is_none() || self.woken.is_none();
+        if (is_cut || self.pulls.is_one_lost(Instant::now())) && self.link.borrow().up {
             self.renew().await;
         }
     }
 
-    /// Begins anew on an inbox of its own, so that pulls of before the change can no longer be answered.
+    /// Begins anew on an inbox of its own, so that pulls of before the change can no longer be answered, and looks at
+    /// all queues: what was told meanwhile was not heard.
     async fn renew(&mut self) {
         if !self.link.borrow_and_update().up {
             return;
+        }
+        if self.woken.is_none() {
+            self.woken = wakes::hear(&self.connection).await.ok();
         }
         let inbox = self.connection.client.new_inbox();
         let new = match timeout(REQUEST_TIMEOUT, self.connection.client.subscribe(format!("{inbox}.*"))).await {
@@ -282,16 +317,34 @@ impl Puller {
             _ => return warn!("could not subscribe for jobs; trying again"),
         };
         self.inbox = inbox;
-        for lane in &mut self.lanes {
-            lane.credits = 0;
-            lane.seen = Instant::now();
-        }
+        self.pulls.clear();
+        self.sweep = None;
+        self.sweeps.reset_immediately();
         if let Some(mut old) = self.subscriber.replace(new)
             && let Ok(Ok(())) = timeout(REQUEST_TIMEOUT, old.drain()).await
         {
             self.draining = Some(old);
         }
     }
+
+    fn data(&self, message: async_nats::Message) -> Option<Delivery> {
+        if message.status.is_some_and(|status| status != StatusCode::OK) {
+            return None;
+        }
+        let message = jetstream::Message { message, context: self.connection.jetstream.clone() };
+        Delivery::read(message, self.wakes.clone())
+    }
+}
+
+fn every(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 async fn next_message(subscriber: &mut Option<Subscriber>) -> Option<async_nats::Message> {
@@ -301,22 +354,22 @@ async fn next_message(subscriber: &mut Option<Subscriber>) -> Option<async_nats:
     }
 }
 
-fn data(message: async_nats::Message, connection: &Connection) -> Option<Delivery> {
-    if message.status.is_some_and(|status| status != StatusCode::OK) {
-        return None;
+async fn finished(sweep: &mut Option<Sweep>) -> Result<Vec<Depth>, QueueError> {
+    match sweep {
+        Some(sweep) => sweep.await,
+        None => std::future::pending().await,
     }
-    Delivery::read(jetstream::Message { message, context: connection.jetstream.clone() })
 }
 
-/// The lane in the last token of a pull's inbox.
-fn lane_of_inbox(subject: &str) -> Option<Lane> {
-    let name = subject.rsplit('.').next()?;
-    Lane::ALL.into_iter().find(|lane| lane.name() == name)
+/// The pull that the last token of an inbox names.
+fn number_of_inbox(subject: &str) -> Option<u64> {
+    subject.rsplit('.').next()?.parse().ok()
 }
 
-/// How many messages a pull that ended had left.
-fn left_over(headers: Option<&HeaderMap>) -> Option<usize> {
-    headers?.get("Nats-Pending-Messages")?.as_str().parse().ok()
+/// Whether a pull has ended because its time was over: it says what it had left. One that is refused because others
+/// have asked for all that there is does not.
+fn is_expired(headers: Option<&HeaderMap>) -> bool {
+    headers.is_some_and(|headers| headers.get("Nats-Pending-Messages").is_some())
 }
 
 #[cfg(test)]
@@ -324,16 +377,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_inbox_names_its_lane() {
-        assert_eq!(lane_of_inbox("_INBOX.worker.abc.batch"), Some(Lane::Batch));
-        assert_eq!(lane_of_inbox("_INBOX.worker.abc.7"), None);
+    fn an_inbox_names_its_pull() {
+        assert_eq!(number_of_inbox("_INBOX.worker.abc.17"), Some(17));
+        assert_eq!(number_of_inbox("_INBOX.worker.abc.batch"), None);
     }
 
     #[test]
-    fn a_pull_that_ended_says_what_it_had_left() {
+    fn a_pull_whose_time_is_over_says_what_it_had_left() {
         let mut headers = HeaderMap::new();
+        assert!(!is_expired(Some(&headers)) && !is_expired(None));
         headers.insert("Nats-Pending-Messages", "17");
-        assert_eq!(left_over(Some(&headers)), Some(17));
-        assert_eq!(left_over(None), None);
+        assert!(is_expired(Some(&headers)));
     }
 }

@@ -6,7 +6,7 @@ use async_nats::jetstream::{AckKind, Message};
 use tokio::{sync::mpsc, time::timeout};
 use tracing::warn;
 
-use super::{connection::REQUEST_TIMEOUT, subjects};
+use super::{connection::REQUEST_TIMEOUT, place::Queue, subjects, wakes::Wakes};
 use crate::domain::{
     job::{JOB_VERSION, Job, Lane},
     reply::Attempt,
@@ -16,19 +16,19 @@ use crate::domain::{
 /// A worker's slot. Dropping it tells the pull loop that it is free.
 #[derive(Debug)]
 pub struct Slot {
-    lane: Lane,
-    freed: mpsc::UnboundedSender<Lane>,
+    queue: Queue,
+    freed: mpsc::UnboundedSender<Queue>,
 }
 
 impl Slot {
-    pub(super) fn new(lane: Lane, freed: mpsc::UnboundedSender<Lane>) -> Self {
-        Self { lane, freed }
+    pub(super) fn new(queue: Queue, freed: mpsc::UnboundedSender<Queue>) -> Self {
+        Self { queue, freed }
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let _ = self.freed.send(self.lane);
+        let _ = self.freed.send(self.queue);
     }
 }
 
@@ -39,7 +39,7 @@ pub struct Delivered {
     pub attempt: Attempt,
     /// When the queue stored the job, by the server's clock.
     pub stored_at: Millis,
-    /// How many jobs of the lane waited behind it.
+    /// How many jobs of its queue waited behind it.
     pub pending: u64,
 }
 
@@ -57,15 +57,16 @@ pub enum EnvelopeError {
 /// A job that was handed to this worker. It comes back when it is neither acknowledged nor kept alive.
 pub struct Delivery {
     message: Message,
-    lane: Lane,
+    queue: Queue,
     info: Delivered,
+    wakes: Wakes,
     slot: Option<Slot>,
 }
 
 impl Delivery {
     /// `None` for a message that no consumer of ours can have sent.
-    pub(super) fn read(message: Message) -> Option<Self> {
-        let lane = subjects::lane_of(&message.subject)?;
+    pub(super) fn read(message: Message, wakes: Wakes) -> Option<Self> {
+        let queue = subjects::queue_of(&message.subject)?;
         let info = message.info().ok()?;
         let info = Delivered {
             attempt: Attempt {
@@ -76,7 +77,7 @@ impl Delivery {
             stored_at: info.published.into(),
             pending: info.pending,
         };
-        Some(Self { message, lane, info, slot: None })
+        Some(Self { message, queue, info, wakes, slot: None })
     }
 
     pub(super) fn put_in(mut self, slot: Slot) -> Self {
@@ -94,9 +95,14 @@ impl Delivery {
         self.info
     }
 
-    /// The lane that it came through.
+    /// The queue that it came through.
+    pub fn queue(&self) -> Queue {
+        self.queue
+    }
+
+    /// The lane of that queue.
     pub fn lane(&self) -> Lane {
-        self.lane
+        self.queue.lane
     }
 
     /// The trace that it belongs to.
@@ -139,6 +145,9 @@ impl Delivery {
     /// Hands the job back, to be given out again after `delay`.
     pub async fn retry_after(&self, delay: Option<Duration>) {
         self.answer(AckKind::Nak(delay)).await;
+        if delay.is_none() {
+            self.wakes.note(self.queue);
+        }
     }
 
     /// The job can never be run; it leaves the queue.

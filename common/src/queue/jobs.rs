@@ -8,11 +8,12 @@ use async_nats::jetstream::{
 use super::{
     connection::{Connection, REQUEST_TIMEOUT},
     error::{QueueError, within},
+    place::Queue,
     subjects,
 };
 use crate::domain::{
     ids::{AccountId, MessageId},
-    job::Job,
+    job::{Job, Lane},
 };
 
 /// Where an unfinished job stands in `JOBS`.
@@ -32,7 +33,7 @@ pub async fn find(
 ) -> Result<Option<(Job, Place)>, QueueError> {
     let found = within(REQUEST_TIMEOUT, "looking for a job", async {
         let stream = connection.jetstream.get_stream_no_info(subjects::JOBS).await?;
-        match stream.get_last_raw_message_by_subject(&subjects::job_in_any_lane(account, id)).await {
+        match stream.get_last_raw_message_by_subject(&subjects::job_anywhere(account, id)).await {
             Ok(message) => Ok(Some(message)),
             Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
             Err(error) => Err(error.into()),
@@ -42,6 +43,22 @@ pub async fn find(
     let job = serde_json::from_slice(&message.payload)
         .map_err(|source| QueueError::Malformed { what: subjects::JOBS, source })?;
     Ok(Some((job, Place { seq: message.sequence })))
+}
+
+/// Where the account's last unfinished job of `lane` stands. The server looks at all that the account has there.
+///
+/// # Errors
+/// When the queue does not answer.
+pub async fn last_queue(connection: &Connection, account: AccountId, lane: Lane) -> Result<Option<Queue>, QueueError> {
+    within(REQUEST_TIMEOUT, "looking for an account's jobs", async {
+        let stream = connection.jetstream.get_stream_no_info(subjects::JOBS).await?;
+        match stream.get_last_raw_message_by_subject(&subjects::jobs_of(account, lane)).await {
+            Ok(message) => Ok(subjects::queue_of(&message.subject)),
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    })
+    .await
 }
 
 /// Takes a job off the queue: no worker gets it any more. One that runs goes on. Whether it was still there.

@@ -18,7 +18,9 @@ use super::{
     attempt::{Fault, attempt, message},
     connection::Connection,
     error::PublishError,
+    place::{Place, Queue},
     subjects,
+    wakes::Wakes,
     window::Window,
 };
 use crate::{
@@ -38,6 +40,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub struct Line {
     id: MessageId,
+    queue: Queue,
     subject: String,
     payload: Bytes,
 }
@@ -49,7 +52,8 @@ impl Line {
     /// When the job cannot be written as JSON, which is a defect.
     pub fn of(job: &Job, slot: u8) -> serde_json::Result<Self> {
         let payload = serde_json::to_vec(job)?.into();
-        Ok(Self { id: job.id, subject: subjects::job_in_slot(job, slot), payload })
+        let (queue, subject) = (Queue::slot(job.lane, slot), subjects::job(job, Place::Slot(slot)));
+        Ok(Self { id: job.id, queue, subject, payload })
     }
 
     fn message(&self, sending: &Sending) -> PublishMessage {
@@ -61,6 +65,7 @@ impl Line {
 /// How the lines of one batch are sent.
 struct Sending {
     connection: Connection,
+    wakes: Wakes,
     traceparent: Option<String>,
     /// Whether they may be on the queue already: then they are not put there a second time.
     again: bool,
@@ -93,11 +98,17 @@ struct Taken {
 }
 
 impl Lines {
-    /// Sends on `connection`, with `traceparent`. While the queue takes none at all they are tried again for as long as
+    /// Sends on `connection`, with `traceparent`, and wakes workers. While the queue takes none at all they are tried again for as long as
     /// `patience`. With `again`, equal lines may be on the queue from before.
-    pub fn new(connection: Connection, traceparent: Option<String>, again: bool, patience: Duration) -> Self {
+    pub fn new(
+        connection: Connection,
+        wakes: Wakes,
+        traceparent: Option<String>,
+        again: bool,
+        patience: Duration,
+    ) -> Self {
         let progress = Mutex::new(Progress { at: Instant::now(), is_stuck: false });
-        let sending = Arc::new(Sending { connection, traceparent, again, patience, progress });
+        let sending = Arc::new(Sending { connection, wakes, traceparent, again, patience, progress });
         Self { sending, window: Window::new(), under_way: FuturesUnordered::new(), bytes: 0, new: 0 }
     }
 
@@ -159,6 +170,7 @@ impl Sending {
             let fault = match self.send_once(&line).await {
                 Ok(was_known) => {
                     self.note_progress();
+                    self.wakes.note(line.queue);
                     let took = pauses.is_none().then(|| tried.elapsed());
                     return Ok(Taken { size, was_known: was_known && !in_doubt, took });
                 }

@@ -14,7 +14,9 @@ use super::{
     attempt::{Fault, attempt, message},
     connection::Connection,
     error::PublishError,
+    place::{Place, Queue},
     subjects,
+    wakes::Wakes,
 };
 use crate::{domain::job::Job, retry::Pauses};
 
@@ -39,14 +41,15 @@ const UNDER_WAY: usize = 512;
 #[derive(Clone)]
 pub struct Publisher {
     connection: Connection,
+    wakes: Wakes,
     budget: Duration,
     under_way: Arc<Semaphore>,
 }
 
 impl Publisher {
-    /// A publisher that spends at most `budget` on one job.
-    pub fn new(connection: Connection, budget: Duration) -> Self {
-        Self { connection, budget, under_way: Arc::new(Semaphore::new(UNDER_WAY)) }
+    /// A publisher that spends at most `budget` on one job, and wakes workers for those that they do not wait for.
+    pub fn new(connection: Connection, wakes: Wakes, budget: Duration) -> Self {
+        Self { connection, wakes, budget, under_way: Arc::new(Semaphore::new(UNDER_WAY)) }
     }
 
     /// Where it publishes.
@@ -59,14 +62,20 @@ impl Publisher {
         self.budget
     }
 
-    /// Returns once the job is stored in the stream: with the shipped `nats.conf`, on disk.
+    /// Returns once the job is stored in the stream, at `place` in its lane: with the shipped `nats.conf`, on disk.
     ///
     /// # Errors
     /// See [`PublishError`]: each says whether the job may have been taken.
-    pub async fn publish(&self, job: impl Borrow<Job>, traceparent: Option<String>) -> Result<Published, PublishError> {
+    pub async fn publish(
+        &self,
+        job: impl Borrow<Job>,
+        place: Place,
+        traceparent: Option<String>,
+    ) -> Result<Published, PublishError> {
+        let queue = Queue { lane: job.borrow().lane, place };
         let payload = serde_json::to_vec(job.borrow()).map_err(|e| PublishError::NotTaken(e.to_string()))?;
         let payload = Bytes::from(payload);
-        let subject = subjects::job(job.borrow());
+        let subject = subjects::job(job.borrow(), place);
         let id = job.borrow().id;
         // What waits for the acknowledgement is the payload alone.
         drop(job);
@@ -79,7 +88,10 @@ impl Publisher {
         loop {
             let fault =
                 match self.publish_once(&subject, message(id, traceparent.as_deref(), payload.clone()), until).await {
-                    Ok(Published { was_known }) => return Ok(Published { was_known: was_known && !in_doubt }),
+                    Ok(Published { was_known }) => {
+                        self.wakes.note(queue);
+                        return Ok(Published { was_known: was_known && !in_doubt });
+                    }
                     Err(fault) => fault,
                 };
             in_doubt |= matches!(fault, Fault::InDoubt(_));

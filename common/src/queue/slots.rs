@@ -4,12 +4,17 @@ use crate::domain::job::Lane;
 
 /// One of this many slots belongs to each lane alone.
 const SHARE: usize = 16;
+/// One of this many is not for queues that have a job here already, so that others find a free one.
+const RESERVE: usize = 32;
+/// With fewer slots than these, none is.
+const RESERVED_FROM: usize = 8;
 
 /// The slots of one worker: how many there are and which lane uses how many. Pure bookkeeping.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Slots {
     total: usize,
     owned: usize,
+    reserved: usize,
     running: [usize; Lane::ALL.len()],
 }
 
@@ -17,7 +22,8 @@ impl Slots {
     /// `total` free slots. Each lane owns 1/16 of them and at least one, as far as there are enough.
     pub fn new(total: usize) -> Self {
         let owned = if total > Lane::ALL.len() { (total / SHARE).max(1) } else { 0 };
-        Self { total, owned, running: [0; Lane::ALL.len()] }
+        let reserved = if total < RESERVED_FROM { 0 } else { (total / RESERVE).max(1) };
+        Self { total, owned, reserved, running: [0; Lane::ALL.len()] }
     }
 
     /// How many slots that `lane` owns are free.
@@ -32,6 +38,11 @@ impl Slots {
         spare.saturating_sub(used)
     }
 
+    /// How many of these are for queues that have a job here already.
+    pub fn spare_for_more(&self) -> usize {
+        self.spare_free().saturating_sub(self.reserved)
+    }
+
     /// How many more jobs of `lane` can start now.
     pub fn free(&self, lane: Lane) -> usize {
         self.owned_free(lane) + self.spare_free()
@@ -44,9 +55,14 @@ impl Slots {
 
     /// Takes a slot for `lane`. Whether there was one.
     pub fn take(&mut self, lane: Lane) -> bool {
-        let free = self.free(lane) > 0;
-        self.running[lane.index()] += usize::from(free);
-        free
+        self.take_up_to(lane, 1) > 0
+    }
+
+    /// Takes up to `count` slots for `lane`. How many there were.
+    pub fn take_up_to(&mut self, lane: Lane, count: usize) -> usize {
+        let taken = count.min(self.free(lane));
+        self.running[lane.index()] += taken;
+        taken
     }
 
     /// Gives a slot of `lane` back.
@@ -81,6 +97,17 @@ mod tests {
         slots.give_back(Lane::Background);
         assert!(slots.take(Lane::Interactive));
         assert_eq!(slots.running(), 1);
+    }
+
+    #[test]
+    fn some_slots_are_kept_for_those_who_have_none_yet() {
+        for (total, kept) in [(64, 2), (8, 1), (7, 0)] {
+            let slots = Slots::new(total);
+            assert_eq!(slots.spare_free() - slots.spare_for_more(), kept, "{total}");
+        }
+        let mut slots = Slots::new(64);
+        assert_eq!(slots.take_up_to(Lane::Batch, 100), 56);
+        assert_eq!((slots.spare_for_more(), slots.take_up_to(Lane::Batch, 1)), (0, 0));
     }
 
     #[test]

@@ -1,27 +1,23 @@
-//! The streams and consumers: made and altered by `gateway migrate` alone, checked by everybody.
+//! The streams: made and altered by `gateway migrate` alone, checked by everybody.
 
 use std::time::Duration;
 
 use async_nats::jetstream::{
-    consumer::{AckPolicy, PullConsumer, pull},
+    consumer::Info as ConsumerInfo,
     context::GetStreamErrorKind,
     stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType},
 };
 use tokio::time::sleep;
 use tracing::warn;
 
-use super::{config::StreamLimits, connection::Connection, error::QueueError, subjects};
-use crate::domain::job::Lane;
+use super::{config::StreamLimits, connection::Connection, depths, error::QueueError, place::Queue, queues, subjects};
 
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 const DEAD_MAX_AGE: Duration = Duration::from_secs(14 * 24 * 3600);
-/// Far above all slots of all workers: it would otherwise cap the running jobs of the whole pool.
-const MAX_ACK_PENDING: i64 = 1_000_000;
 /// What the largest job may take in the stream, in bytes.
 const ROOM_FOR_ONE: u64 = 256 * 1024;
 /// Between two looks at a queue that is not as it has to be.
 const FIT_PAUSE: Duration = Duration::from_secs(2);
-const MAX_WAITING: i64 = 8_192;
 
 /// Makes what is missing and brings what is there to `limits`.
 ///
@@ -35,10 +31,7 @@ pub async fn migrate(connection: &Connection, limits: &StreamLimits) -> Result<(
         for config in [jobs(limits), events(limits), dead()] {
             jetstream.create_or_update_stream(config).await?;
         }
-        for lane in Lane::ALL {
-            jetstream.create_consumer_on_stream(consumer(lane, limits), subjects::JOBS).await?;
-        }
-        Ok(())
+        queues::make(connection, limits).await
     };
     make.await.map_err(refused)
 }
@@ -64,15 +57,15 @@ pub async fn keep_events(connection: &Connection, limits: &StreamLimits) {
     }
 }
 
-/// Waits until NATS is there with all that this program needs, saying what is missing, and returns the time after
-/// which a silent job is handed out again.
-pub async fn wait_until_fit(connection: &Connection) -> Duration {
+/// Waits until NATS is there with all that this program needs, `slots` slot queues a lane among it, saying what is
+/// missing, and returns the time after which a silent job is handed out again.
+pub async fn wait_until_fit(connection: &Connection, slots: u8) -> Duration {
     loop {
         if !connection.wait_until_up(FIT_PAUSE).await {
             warn!("waiting for NATS");
             continue;
         }
-        match fitness(connection).await {
+        match fitness(connection, slots).await {
             Ok(ack_wait) => return ack_wait,
             Err(reason) => warn!(reason, "waiting for the queue"),
         }
@@ -91,43 +84,42 @@ pub async fn room(connection: &Connection) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether the queue is there as this program needs it; the reason when not.
-pub async fn readiness(connection: &Connection) -> Result<(), String> {
+/// Whether the queue is there as this program needs it, with `slots` slot queues a lane; the reason when not.
+pub async fn readiness(connection: &Connection, slots: u8) -> Result<(), String> {
     if !connection.is_up() {
         return Err("no connection to NATS".to_owned());
     }
-    fitness(connection).await.map(|_| ())
+    fitness(connection, slots).await.map(|_| ())
 }
 
-async fn fitness(connection: &Connection) -> Result<Duration, String> {
+async fn fitness(connection: &Connection, slots: u8) -> Result<Duration, String> {
     connection.require_version().map_err(|e| e.to_string())?;
-    let faults = faults(connection).await.map_err(|e| e.to_string())?;
+    let (consumers, faults) = look(connection, slots).await.map_err(|e| e.to_string())?;
     if !faults.is_empty() {
         return Err(faults.join("; "));
     }
-    let consumer = subjects::lane_consumer(Lane::Interactive);
-    let found: Result<PullConsumer, _> = connection.jetstream.get_consumer_from_stream(&consumer, subjects::JOBS).await;
-    found.map(|found| found.cached_info().config.ack_wait).map_err(|e| e.to_string())
+    let front = consumers.into_iter().find(|info| info.name == subjects::consumer(Queue::FRONT));
+    front.map(|front| front.config.ack_wait).ok_or_else(|| "there is no front queue".to_owned())
 }
 
 /// What is missing or differs from what this program needs; empty when all is well.
-pub async fn faults(connection: &Connection) -> Result<Vec<String>, QueueError> {
+pub async fn faults(connection: &Connection, slots: u8) -> Result<Vec<String>, QueueError> {
+    Ok(look(connection, slots).await?.1)
+}
+
+/// The consumers that are there, and what is wrong.
+async fn look(connection: &Connection, slots: u8) -> Result<(Vec<ConsumerInfo>, Vec<String>), QueueError> {
     let stream = match connection.jetstream.get_stream(subjects::JOBS).await {
         Ok(stream) => stream,
         Err(error) if is_missing(error.kind()) => {
-            return Ok(vec!["stream JOBS is missing: run `gateway migrate`".to_owned()]);
+            return Ok((Vec::new(), vec!["stream JOBS is missing: run `gateway migrate`".to_owned()]));
         }
         Err(error) => return Err(QueueError::refused("looking at JOBS")(error.into())),
     };
+    let consumers = depths::consumers(connection).await?;
     let mut faults = jobs_faults(&stream.cached_info().config);
-    for lane in Lane::ALL {
-        let name = subjects::lane_consumer(lane);
-        match stream.consumer_info(&name).await {
-            Ok(info) => faults.extend(consumer_faults(&name, &info.config)),
-            Err(_) => faults.push(format!("consumer {name} is missing: run `gateway migrate`")),
-        }
-    }
-    Ok(faults)
+    faults.extend(queues::faults(&consumers, slots));
+    Ok((consumers, faults))
 }
 
 fn is_missing(kind: GetStreamErrorKind) -> bool {
@@ -147,20 +139,6 @@ fn jobs_faults(found: &Config) -> Vec<String> {
     expect(found.max_age.is_zero(), "jobs would vanish by age (max_age is set)");
     expect(found.duplicate_window >= DUPLICATE_WINDOW, "the duplicate window is under 2 minutes");
     expect(found.subjects == [subjects::JOBS_SUBJECTS], "takes other subjects");
-    faults
-}
-
-fn consumer_faults(name: &str, found: &async_nats::jetstream::consumer::Config) -> Vec<String> {
-    let mut faults = Vec::new();
-    if found.ack_policy != AckPolicy::Explicit {
-        faults.push(format!("consumer {name}: acks are not explicit"));
-    }
-    if found.max_deliver > 0 {
-        faults.push(format!("consumer {name}: max_deliver would leave jobs undeliverable"));
-    }
-    if !found.backoff.is_empty() {
-        faults.push(format!("consumer {name}: backoff overrides ack_wait"));
-    }
     faults
 }
 
@@ -205,18 +183,5 @@ fn dead() -> Config {
         max_age: DEAD_MAX_AGE,
         allow_direct: true,
         ..Config::default()
-    }
-}
-
-fn consumer(lane: Lane, limits: &StreamLimits) -> pull::Config {
-    pull::Config {
-        durable_name: Some(subjects::lane_consumer(lane)),
-        filter_subject: subjects::lane_filter(lane),
-        ack_policy: AckPolicy::Explicit,
-        ack_wait: limits.ack_wait,
-        max_deliver: -1,
-        max_ack_pending: MAX_ACK_PENDING,
-        max_waiting: MAX_WAITING,
-        ..pull::Config::default()
     }
 }

@@ -1,8 +1,8 @@
 //! Every name on the queue: streams, consumers, subjects and headers. Literals for them stand nowhere else.
 
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::place::{Place, Queue};
 use crate::domain::{
     ids::{AccountId, GatewayId, MessageId},
     job::{Job, Lane},
@@ -34,39 +34,52 @@ pub const CANCELS: &str = "cancel.*";
 pub const DIRECT_GET_EVENTS: &str = "$JS.API.DIRECT.GET.EVENTS";
 /// Says that webhook deliveries have become due.
 pub const DELIVERIES_WAKE: &str = "deliveries.wake";
+/// Says in which slot queues there are new jobs.
+pub const SLOTS_WAKE: &str = "slots.wake";
+/// Where gateways tell each other which slot queue they have given to an account.
+pub const SLOTS_PLACED: &str = "slots.placed.*";
 
 /// The trace that a job belongs to (W3C Trace Context).
 pub const TRACEPARENT: &str = "traceparent";
 
-/// How many slots accounts are spread over in the subjects of jobs.
-pub const SLOTS: u8 = 64;
-
-/// Which of the [`SLOTS`] an account's jobs stand in.
-pub fn slot(account: AccountId) -> u8 {
-    Sha256::digest(account.0.as_bytes())[0] % SLOTS
+/// Where a job is published: `jobs.<lane>.<place>.<account>.<job>`.
+pub fn job(job: &Job, place: Place) -> String {
+    format!("jobs.{}.{place}.{}.{}", job.lane, job.account.0.simple(), job.id.0.simple())
 }
 
-/// Where a job is published: `jobs.<lane>.<slot>.<account>.<job>`.
-pub fn job(job: &Job) -> String {
-    job_in_slot(job, slot(job.account))
+/// Where an account's job stands, whatever its queue.
+pub fn job_anywhere(account: AccountId, job: MessageId) -> String {
+    format!("jobs.*.*.{}.{}", account.0.simple(), job.0.simple())
 }
 
-/// The same for a job whose slot was chosen before.
-pub fn job_in_slot(job: &Job, slot: u8) -> String {
-    format!("jobs.{}.{slot}.{}.{}", job.lane, job.account.0.simple(), job.id.0.simple())
+/// Where an account's jobs of one lane stand, whatever their queues.
+pub fn jobs_of(account: AccountId, lane: Lane) -> String {
+    format!("jobs.{lane}.*.{}.*", account.0.simple())
 }
 
-/// Where an account's job stands, whatever its lane.
-pub fn job_in_any_lane(account: AccountId, job: MessageId) -> String {
-    format!("jobs.*.{}.{}.{}", slot(account), account.0.simple(), job.0.simple())
+/// Everything in one queue.
+pub fn queue_filter(queue: Queue) -> String {
+    format!("jobs.{queue}.>")
 }
 
-/// Everything in one lane.
-pub fn lane_filter(lane: Lane) -> String {
-    format!("jobs.{lane}.>")
+/// The durable consumer of one queue.
+pub fn consumer(queue: Queue) -> String {
+    match queue.place {
+        Place::Front => lane_consumer(queue.lane),
+        Place::Slot(slot) => format!("{}-{slot}", lane_consumer(queue.lane)),
+    }
 }
 
-/// The durable consumer of one lane.
+/// The queue whose consumer has this name.
+pub fn queue_of_consumer(name: &str) -> Option<Queue> {
+    if name == lane_consumer(Lane::Interactive) {
+        return Some(Queue::FRONT);
+    }
+    let (lane, slot) = name.strip_prefix("workers-")?.split_once('-')?;
+    Some(Queue { lane: lane_named(lane)?, place: Place::named(slot).filter(|place| *place != Place::Front)? })
+}
+
+/// The consumer of a lane's front; earlier versions had one such for the whole of each lane.
 pub fn lane_consumer(lane: Lane) -> String {
     format!("workers-{lane}")
 }
@@ -77,9 +90,13 @@ pub fn serves(consumer: &str, lane: Lane) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
-/// The lane that a job's subject names.
-pub fn lane_of(subject: &str) -> Option<Lane> {
-    let name = subject.strip_prefix("jobs.")?.split('.').next()?;
+/// The queue that a job's subject names.
+pub fn queue_of(subject: &str) -> Option<Queue> {
+    let mut tokens = subject.strip_prefix("jobs.")?.split('.');
+    Some(Queue { lane: lane_named(tokens.next()?)?, place: Place::named(tokens.next()?)? })
+}
+
+fn lane_named(name: &str) -> Option<Lane> {
     Lane::ALL.into_iter().find(|lane| lane.name() == name)
 }
 
@@ -139,6 +156,11 @@ pub fn invalidate(kind: &str) -> String {
     format!("invalidate.{kind}")
 }
 
+/// Where one gateway tells the others which slot queue it has given to an account.
+pub fn slots_placed(gateway: GatewayId) -> String {
+    format!("slots.placed.{}", gateway.0.simple())
+}
+
 /// Where one gateway tells the others what its limits have counted.
 pub fn limits(gateway: GatewayId) -> String {
     format!("limits.{}", gateway.0.simple())
@@ -149,12 +171,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_jobs_subject_names_its_lane() {
+    fn a_jobs_subject_names_its_queue() {
         for lane in Lane::ALL {
-            assert_eq!(lane_of(&format!("jobs.{lane}.3.a.b")), Some(lane));
+            assert_eq!(queue_of(&format!("jobs.{lane}.3.a.b")), Some(Queue::slot(lane, 3)));
         }
-        assert_eq!(lane_of("jobs.other.3.a.b"), None);
-        assert_eq!(lane_of("replies.interactive.1"), None);
+        assert_eq!(queue_of("jobs.interactive.front.a.b"), Some(Queue::FRONT));
+        for subject in ["jobs.other.3.a.b", "jobs.batch.64.a.b", "jobs.batch", "replies.interactive.1"] {
+            assert_eq!(queue_of(subject), None, "{subject}");
+        }
+    }
+
+    #[test]
+    fn a_queue_is_known_by_its_consumer() {
+        for queue in Queue::all(64) {
+            assert_eq!(queue_of_consumer(&consumer(queue)), Some(queue));
+        }
+        for name in ["workers-batch", "workers-batch-front", "workers-batch-64", "others"] {
+            assert_eq!(queue_of_consumer(name), None, "{name}");
+        }
     }
 
     #[test]
@@ -163,11 +197,5 @@ mod tests {
             assert_eq!(Lane::ALL.map(|lane| serves(name, lane)), [false, false, true], "{name}");
         }
         assert!(!Lane::ALL.iter().any(|lane| serves("workers-batches", *lane) || serves("other-batch", *lane)));
-    }
-
-    #[test]
-    fn accounts_spread_over_the_slots() {
-        let used: std::collections::HashSet<u8> = (0..2_000).map(|_| slot(AccountId::new())).collect();
-        assert_eq!(used.len(), usize::from(SLOTS));
     }
 }

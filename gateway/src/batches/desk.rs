@@ -7,9 +7,9 @@ use common::{
     domain::{
         batch::{Batch, BatchStatus},
         ids::BatchId,
+        job::Lane,
         time::Millis,
     },
-    queue::subjects,
     store::{
         batch_results::RetryLine,
         batches::{NewBatch, Opened},
@@ -33,6 +33,7 @@ use crate::{
     directory::{Directory, roster::Named},
     error::{ApiError, NotEnqueued},
     idempotency::{key::IdempotencyKey, ticket::Idempotency},
+    placement::Placement,
     prices::Prices,
     room::Room,
 };
@@ -54,6 +55,8 @@ pub struct BatchDesk {
     pub enqueuer: Enqueuer,
     /// Who sends bodies at the moment.
     pub uploads: Uploads,
+    /// Where lines are put there.
+    pub placement: Placement,
     /// How much accounts have on the queue.
     pub room: Arc<Room>,
     /// Where bodies wait until they were read to their end.
@@ -194,7 +197,7 @@ impl BatchDesk {
         if spooled.costs && account.balance <= 0 {
             return Err(ApiError::InsufficientCredits(None));
         }
-        let slot = subjects::slot(account.id);
+        let slot = self.placement.slot(account.id, Lane::Batch).await;
         let new = NewBatch {
             id: ticket.id,
             account: account.id,

@@ -17,6 +17,7 @@ use common::{
         connection::Connection,
         error::PublishError,
         lines::{Line, Lines},
+        wakes::Wakes,
     },
     retry::Pauses,
     store::{batch_leases::Lease, connection::Store},
@@ -48,6 +49,8 @@ pub struct Enqueuer {
     pub store: Store,
     /// The queue.
     pub connection: Connection,
+    /// Who runs what is on it.
+    pub wakes: Wakes,
     /// How long after its acceptance a worker may begin a line.
     pub start_within: Duration,
     /// What is counted.
@@ -137,7 +140,7 @@ impl Enqueuer {
         let id = batch.id;
         let start_by = batch.created_at.plus(self.start_within);
         let form = Arc::new(Form { batch, slot, again, balance, notifies, start_by });
-        let mut lines = Lines::new(self.connection.clone(), traceparent, again, PATIENCE);
+        let mut lines = Lines::new(self.connection.clone(), self.wakes.clone(), traceparent, again, PATIENCE);
         let mut reading = spawn_blocking({
             let form = form.clone();
             move || portion(reader, &form)

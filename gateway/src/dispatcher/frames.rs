@@ -13,7 +13,10 @@ use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
 use super::{answer::DispatchError, ends::Ends, followed::Followed};
-use crate::waiter::{StreamWaiter, Wake};
+use crate::{
+    placement::UnderWay,
+    waiter::{StreamWaiter, Wake},
+};
 
 /// How long a large answer may take out of the store when its caller's time is up.
 const LAST_READ: Duration = Duration::from_secs(2);
@@ -62,6 +65,8 @@ pub(super) struct Frames {
     pub(super) id: MessageId,
     /// Where they come.
     pub(super) waiter: StreamWaiter,
+    /// The call that they are for.
+    pub(super) under_way: UnderWay,
     /// Where its end is when its frame was lost.
     pub(super) ends: Ends,
     /// Until when they are of use.
@@ -97,7 +102,10 @@ impl Frames {
         let id = self.id;
         tokio::select! {
             wake = self.waiter.next() => match wake {
-                Some(wake) => Ok(wake),
+                Some(wake) => {
+                    self.under_way.heard();
+                    Ok(wake)
+                }
                 // Too slow for the live frames: the store has the whole answer once it is there.
                 None => self.ends.read_until(id, self.until).await.map(|end| Wake::Stored(Box::new(end))),
             },

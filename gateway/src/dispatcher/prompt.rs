@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use common::domain::{
-    account::MicroCredits,
-    channel::Channel,
-    event::Callback,
-    ids::{AccountId, AgentId, GatewayId, KeyId, MessageId},
-    job::{JOB_VERSION, Job, Lane, Price, Turn},
-    time::Millis,
+use common::{
+    domain::{
+        account::MicroCredits,
+        channel::Channel,
+        event::Callback,
+        ids::{AccountId, AgentId, GatewayId, KeyId, MessageId},
+        job::{JOB_VERSION, Job, Lane, Price, Turn},
+        time::Millis,
+    },
+    queue::place::Place,
 };
 use serde_json::{Map, Value};
 use tokio::time::Instant;
@@ -61,8 +64,10 @@ pub enum Patience {
 pub(super) struct Terms {
     /// Its id.
     pub(super) id: MessageId,
-    /// The queue it stands in.
+    /// The lane it stands in.
     pub(super) lane: Lane,
+    /// Where in it.
+    pub(super) place: Place,
     /// The gateway whose caller waits.
     pub(super) reply_to: Option<GatewayId>,
     /// Whether that caller wants the text as it is made.
