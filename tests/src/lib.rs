@@ -1,6 +1,7 @@
 //! What the end-to-end tests stand on: real servers on free ports, each test with its own.
 
 pub mod answer;
+pub mod batch;
 pub mod batch_server;
 pub mod caller;
 pub mod client;

@@ -181,7 +181,7 @@ impl Enqueuer {
         let mut pauses = Pauses::new(Duration::from_millis(100), Duration::from_secs(2), Some(PATIENCE));
         loop {
             let error = match self.store.batch_enqueued(id, self.gateway, Millis::now()).await {
-                Ok(batch) => return Ok(batch),
+                Ok(batch) => return Ok(batch.inspect(|_| self.metrics.batch_accepted())),
                 Err(error) => error,
             };
             warn!(batch.id = %id, %error, "could not note that a batch is on the queue");
