@@ -73,20 +73,20 @@ impl Progress {
     /// A body of `bytes` bytes is about to leave. Whoever sends it moves the bar that is returned.
     pub fn uploading(&self, bytes: u64) -> ProgressBar {
         let counts = "{decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}, {left}";
-        self.begin(Phase::Uploading, bytes, 0, &format!("sending  [{{bar:30}}] {counts}"));
+        self.begin(Phase::Uploading, bytes, 0, &format!("sending [{{wide_bar}}] {counts}"));
         self.bar.borrow().clone()
     }
 
     /// The body has left; the server has yet to say that it has taken it.
     pub fn uploaded(&self) {
         if self.phase.replace(Phase::Queuing) != Phase::Queuing {
-            self.bar.borrow().set_style(style(&format!("{{spinner}} {QUEUING}, {{elapsed}}")));
+            self.bar.borrow().set_style(style(&format!("{{spinner}} {QUEUING}, {{elapsed_precise}}")));
         }
     }
 
     /// `done` of `total` prompts have ended.
     pub fn running(&self, total: u64, done: u64) {
-        self.begin(Phase::Running, total, done, "running  [{bar:30}] {human_pos} of {human_len}, {rate}, {left}{msg}");
+        self.begin(Phase::Running, total, done, "running [{wide_bar}] {human_pos} of {human_len}, {rate}, {left}{msg}");
     }
 
     /// So many have ended by now, and so many of them were not answered.
@@ -94,7 +94,7 @@ impl Progress {
         let bar = self.bar.borrow();
         bar.set_position(done);
         if not_answered > 0 {
-            bar.set_message(format!(", {} not answered", HumanCount(not_answered)));
+            bar.set_message(format!(", {} failed", HumanCount(not_answered)));
         }
         drop(bar);
         self.line_if_due();
@@ -158,10 +158,10 @@ impl Progress {
         match self.phase.get() {
             Phase::Preparing => String::new(),
             Phase::Uploading => format!("sent {} of {} ({percent} %)", DecimalBytes(done), DecimalBytes(all)),
-            Phase::Queuing => QUEUING.to_owned(),
+            Phase::Queuing => format!("{QUEUING}, for {} by now", HumanDuration(bar.elapsed())),
             Phase::Running => {
-                let (done, all, left) = (HumanCount(done), HumanCount(all), Left(bar.eta()));
-                format!("{done} of {all} ({percent} %), {}, {left}{}", Rate(bar.per_sec()), bar.message())
+                let (rate, left) = (Rate(bar.per_sec()), Left::new(done, all, bar.eta()));
+                format!("{} of {} ({percent} %), {rate}, {left}{}", HumanCount(done), HumanCount(all), bar.message())
             }
         }
     }
@@ -169,14 +169,17 @@ impl Progress {
 
 fn style(template: &str) -> ProgressStyle {
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    let write = |out: &mut dyn fmt::Write, text: &dyn fmt::Display| {
-        // A bar that cannot be drawn is no loss.
-        let _ = write!(out, "{text}");
-    };
-    style
-        .progress_chars("=> ")
-        .with_key("rate", move |state: &ProgressState, out: &mut dyn fmt::Write| write(out, &Rate(state.per_sec())))
-        .with_key("left", move |state: &ProgressState, out: &mut dyn fmt::Write| write(out, &Left(state.eta())))
+    style.progress_chars("=> ").with_key("rate", write_rate).with_key("left", write_left)
+}
+
+fn write_rate(state: &ProgressState, out: &mut dyn fmt::Write) {
+    // A bar that cannot be drawn is no loss.
+    let _ = write!(out, "{}", Rate(state.per_sec()));
+}
+
+fn write_left(state: &ProgressState, out: &mut dyn fmt::Write) {
+    let left = Left::new(state.pos(), state.len().unwrap_or_default(), state.eta());
+    let _ = write!(out, "{left}");
 }
 
 /// Prompts a second.
@@ -188,15 +191,31 @@ impl fmt::Display for Rate {
     }
 }
 
-/// How long it will take; nothing is known before anything has moved.
-struct Left(Duration);
+/// How long it will take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    Nothing,
+    Unknown,
+    Seconds(u64),
+}
+
+impl Left {
+    /// Nothing is known before anything has moved.
+    fn new(done: u64, all: u64, left: Duration) -> Self {
+        match left {
+            _ if done >= all => Self::Nothing,
+            Duration::ZERO => Self::Unknown,
+            left => Self::Seconds(left.as_secs() + 1),
+        }
+    }
+}
 
 impl fmt::Display for Left {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Duration::ZERO => f.write_str("time left unknown"),
-            short if short < Duration::from_secs(1) => f.write_str("a moment left"),
-            long => write!(f, "{} left", HumanDuration(long)),
+        match self {
+            Self::Nothing => f.write_str("done"),
+            Self::Unknown => f.write_str("eta unknown"),
+            Self::Seconds(left) => write!(f, "eta {:#}", HumanDuration(Duration::from_secs(*left))),
         }
     }
 }
@@ -218,12 +237,12 @@ mod tests {
         bar.inc(1_000_000);
         assert_eq!(progress.line(), "sent 1.00 MB of 4.00 MB (25 %)");
         progress.uploaded();
-        assert_eq!(progress.line(), QUEUING);
+        assert_eq!(progress.line(), format!("{QUEUING}, for 0 seconds by now"));
         progress.running(50_000, 10_000);
         progress.moved(12_000, 1_200);
         let line = progress.line();
         assert!(line.starts_with("12,000 of 50,000 (24 %), "), "{line}");
-        assert!(line.ends_with(", 1,200 not answered"), "{line}");
+        assert!(line.ends_with(", 1,200 failed"), "{line}");
         progress.clear();
         assert_eq!(progress.line(), "");
     }
@@ -231,8 +250,10 @@ mod tests {
     #[test]
     fn rates_are_short() {
         assert_eq!([Rate(0.25), Rate(9.94), Rate(1_234.5)].map(|rate| rate.to_string()), ["0.2/s", "9.9/s", "1234/s"]);
-        assert_eq!(Left(Duration::from_secs(45)).to_string(), "45 seconds left");
-        assert_eq!(Left(Duration::from_millis(20)).to_string(), "a moment left");
-        assert_eq!(Left(Duration::ZERO).to_string(), "time left unknown");
+        let left = |done, millis| Left::new(done, 2, Duration::from_millis(millis)).to_string();
+        assert_eq!(
+            [left(2, 0), left(1, 0), left(1, 20), left(1, 44_500)],
+            ["done", "eta unknown", "eta 1s", "eta 45s"]
+        );
     }
 }

@@ -48,12 +48,16 @@ async fn dispatch(command: BatchCommand, output: &Output) -> Result<ExitCode, Ba
         BatchCommand::Results(args) => errand.results(&args).await,
         BatchCommand::List { .. } => errand.list().await,
         BatchCommand::Status(OneBatch { batch_id, .. }) => {
-            errand.show(async || client.batch(batch_id, Duration::ZERO).await).await
+            errand.show(async || client.batch(batch_id, Duration::ZERO).await).await.map(|_| ExitCode::SUCCESS)
         }
-        BatchCommand::Cancel(OneBatch { batch_id, .. }) => errand.show(async || client.cancel(batch_id).await).await,
+        BatchCommand::Cancel(OneBatch { batch_id, .. }) => {
+            errand.show(async || client.cancel(batch_id).await).await.map(|_| ExitCode::SUCCESS)
+        }
         BatchCommand::RetryFailed(OneBatch { batch_id, .. }) => {
             let key = format!("batch-retry-{}", RequestId::new());
-            errand.show(async || client.retry_failed(batch_id, &key).await).await
+            let batch = errand.show(async || client.retry_failed(batch_id, &key).await).await?;
+            progress.note(&format!("`gateway batch results {} -o FILE` waits for its answers", batch.batch_id));
+            Ok(ExitCode::SUCCESS)
         }
     }
 }
@@ -91,10 +95,10 @@ impl Errand<'_> {
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn show(&mut self, ask: impl AsyncFnMut() -> Result<Batch, ClientError>) -> Result<ExitCode, BatchError> {
+    async fn show(&mut self, ask: impl AsyncFnMut() -> Result<Batch, ClientError>) -> Result<Batch, BatchError> {
         let batch = self.patience.through(ask).await?;
-        self.output.one(&BatchView(batch))?;
-        Ok(ExitCode::SUCCESS)
+        self.output.one(&BatchView(batch.clone()))?;
+        Ok(batch)
     }
 
     fn conclude(&self, ended: Result<Finished, BatchError>, session: &Session) -> Result<ExitCode, BatchError> {
