@@ -7,6 +7,7 @@ mod backlog;
 mod bad_input;
 mod batch_bad_input;
 mod batch_command;
+mod batch_command_whole;
 mod batch_faults;
 mod batch_lines;
 mod batches;

@@ -13,8 +13,9 @@ use super::{
     body::Body,
     faults::{InputError, Numbering},
     lines, rows,
-    spool::{MOST_BYTES, Spooled},
+    spool::Spooled,
 };
+use crate::batches::rules::MOST_BYTES;
 
 /// Prompts that have not been read yet.
 #[derive(Debug)]

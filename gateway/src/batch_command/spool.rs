@@ -6,12 +6,9 @@ use std::{
     path::Path,
 };
 
-use sha2::{Digest as _, Sha256};
+use common::domain::fingerprint::BodyHash;
 
-/// As many prompts as the server takes at once.
-pub const MOST_LINES: u64 = 50_000;
-/// As large a body as the server takes.
-pub const MOST_BYTES: u64 = 200_000_000;
+use crate::batches::rules::{MOST_BYTES, MOST_LINES};
 
 /// A body that is more than the server takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,9 +25,9 @@ pub enum TooMuch {
 #[derive(Debug)]
 pub struct Spool {
     file: BufWriter<File>,
-    hash: Sha256,
+    hash: BodyHash,
     bytes: u64,
-    prompts: u64,
+    prompts: u32,
 }
 
 /// A body that has been written.
@@ -41,13 +38,13 @@ pub struct Spooled {
     /// How long it is.
     pub bytes: u64,
     /// How many lines of it are not blank.
-    pub prompts: u64,
+    pub prompts: u32,
 }
 
 impl Spool {
     /// An empty one at `path`; what was there is gone.
     pub fn create(path: &Path) -> io::Result<Self> {
-        Ok(Self { file: BufWriter::new(File::create(path)?), hash: Sha256::new(), bytes: 0, prompts: 0 })
+        Ok(Self { file: BufWriter::new(File::create(path)?), hash: BodyHash::default(), bytes: 0, prompts: 0 })
     }
 
     /// Adds `line`, which has its end or is the last one.
@@ -56,7 +53,7 @@ impl Spool {
     /// When it cannot be written. `Ok(Err(_))` when it is too much for the server.
     pub fn push(&mut self, line: &[u8]) -> io::Result<Result<(), TooMuch>> {
         self.bytes += line.len() as u64;
-        self.prompts += u64::from(!line.trim_ascii().is_empty());
+        self.prompts += u32::from(!line.trim_ascii().is_empty());
         if self.bytes > MOST_BYTES {
             return Ok(Err(TooMuch::Bytes));
         }
@@ -70,7 +67,7 @@ impl Spool {
     /// Ends it.
     pub fn finish(mut self) -> io::Result<Spooled> {
         self.file.flush()?;
-        let sha256 = self.hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = self.hash.finish().iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(Spooled { sha256, bytes: self.bytes, prompts: self.prompts })
     }
 }
