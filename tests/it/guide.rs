@@ -1,4 +1,5 @@
-//! The guide's section on not waiting, as it stands there: its commands are run, and its receiver hears of them.
+//! The guide's sections on not waiting and on batches, as they stand there: their commands are run, and the receiver
+//! hears of them.
 
 use std::{
     net::{TcpListener, TcpStream},
@@ -96,4 +97,21 @@ async fn what_it_says_of_not_waiting_works(#[values(Database::Sqlite, Database::
     let event: Value = serde_json::from_str(heard.strip_prefix("True ").expect("a genuine one")).expect("an event");
     assert_eq!(event["type"], "message.completed");
     assert_eq!(event["data"]["message_id"], accepted["message_id"]);
+}
+
+#[rstest]
+#[tokio::test]
+async fn what_it_says_of_batches_works(#[values(Database::Sqlite, Database::Postgres)] database: Database) {
+    let stack = Stack::start(database).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let commands = commands(section("Batches")).replace(". .data/run.env\n", "");
+    let printed = run(&stack, folder.path(), &commands).await;
+    let mut objects =
+        serde_json::Deserializer::from_str(&printed).into_iter::<Value>().map(|object| object.expect("JSON"));
+    let batch = objects.next().expect("the batch");
+    assert_eq!((&batch["status"], &batch["request_counts"]["completed"]), (&"completed".into(), &3.into()));
+    let mut answers: Vec<_> = objects.map(|line| (line["custom_id"].clone(), line["content"].clone())).collect();
+    answers.sort_by_key(|(id, _)| id.to_string());
+    let expected = (1..=3).map(|n| (Value::from(format!("q-{n}")), Value::from(format!("Question {n}"))));
+    assert_eq!(answers, expected.collect::<Vec<_>>());
 }
