@@ -19,9 +19,11 @@ use super::{
 
 const PIECE: usize = 1 << 16;
 const TICK: Duration = Duration::from_secs(1);
-/// For how long nothing may move. Once all has been sent, the server puts 50,000 lines on its queue before it answers,
-/// or waits until another of its gateways has done so.
-const STANDSTILL_LIMIT: Duration = Duration::from_secs(180);
+/// For how long the server may take nothing of the body.
+const STANDSTILL_LIMIT: Duration = Duration::from_secs(60);
+/// For how long it may say nothing after the whole of it: it puts up to 50,000 lines on its queue first, or waits until
+/// another gateway has. A host that is gone is noticed before, by the connection.
+const ANSWER_LIMIT: Duration = Duration::from_secs(600);
 
 /// Sends the body at `path` once.
 ///
@@ -43,13 +45,15 @@ pub async fn send(
         tokio::select! {
             answer = &mut sent => return Ok(answer),
             now = ticks.tick() => {
+                let mut limit = STANDSTILL_LIMIT;
                 if bar.position() == body.bytes {
                     progress.uploaded();
+                    limit = ANSWER_LIMIT;
                 }
                 progress.line_if_due();
                 if bar.position() != last {
                     (last, since) = (bar.position(), now);
-                } else if now - since > STANDSTILL_LIMIT {
+                } else if now - since > limit {
                     return Ok(Err(ClientError::Silent));
                 }
             }
