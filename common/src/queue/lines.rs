@@ -80,11 +80,14 @@ struct Progress {
     is_stuck: bool,
 }
 
+/// A line on its way.
+type UnderWay = Pin<Box<dyn Future<Output = Result<Taken, PublishError>> + Send>>;
+
 /// The lines of one batch on their way to the queue. Dropping it gives up those that are under way.
 pub struct Lines {
     sending: Arc<Sending>,
     window: Window,
-    under_way: FuturesUnordered<Pin<Box<dyn Future<Output = Result<Taken, PublishError>> + Send>>>,
+    under_way: FuturesUnordered<UnderWay>,
     bytes: usize,
     new: u64,
 }
