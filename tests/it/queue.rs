@@ -95,7 +95,10 @@ async fn lines_that_are_sent_again_are_not_doubled_also_when_the_queue_was_away(
         queue.nats.restart().await
     });
     restarted.expect("NATS comes back");
-    assert_eq!(new, 1_500);
+    // Those of before that were in doubt when the server died are taken for new ones.
+    assert!((1_500..=2_000).contains(&new), "{new}");
+    let backlog = BacklogGauge::new(gateway.clone()).read().await.expect("an answer");
+    assert_eq!(backlog.unfinished(), 2_000);
     for job in &all {
         let (found, _) = jobs::find(&gateway, job.account, job.id).await.expect("an answer").expect("the job");
         assert_eq!(found.id, job.id);

@@ -34,11 +34,12 @@ impl<'a> Operation<'a> {
         self.about["operationId"].as_str().unwrap_or_else(|| panic!("{} {} has no name", self.method, self.path))
     }
 
-    /// The example of its body.
-    fn body(&self) -> Option<Value> {
-        let content = &self.about["requestBody"]["content"]["application/json"];
+    /// The example of its body, with its media type.
+    fn body(&self) -> Option<(&str, String)> {
+        let (media_type, content) = self.about["requestBody"]["content"].as_object()?.iter().next()?;
         let own = content.get("example");
-        own.or_else(|| schema::resolved(self.document, &content["schema"]).get("example")).cloned()
+        let example = own.or_else(|| schema::resolved(self.document, &content["schema"]).get("example"))?;
+        Some((media_type, example.as_str().map_or_else(|| example.to_string(), str::to_owned)))
     }
 
     /// Its path with the examples of what stands in it; ids are `id` instead, if there is one.
@@ -167,9 +168,8 @@ async fn the_examples_work(#[values(Database::Sqlite, Database::Postgres)] datab
         let id = subject(&stack, &operation).await;
         let method: Method = operation.method.to_uppercase().parse().expect("a method");
         let mut request = stack.request(method, &operation.path_of_example(id.as_deref()));
-        if let Some(body) = operation.body() {
-            let body = body.to_string().replace(SAMPLE_AGENT, &stack.agent);
-            request = request.header("content-type", "application/json").body(body);
+        if let Some((media_type, body)) = operation.body() {
+            request = request.header("content-type", media_type).body(body.replace(SAMPLE_AGENT, &stack.agent));
         }
         let answer = Answer::to(request).await;
         assert!((200..300).contains(&answer.status), "{}: {answer}", operation.name());
@@ -189,13 +189,27 @@ async fn subject(stack: &Stack, operation: &Operation<'_>) -> Option<String> {
             made(&format!("/api/v1/messages/{}/cancel", id.as_str()?), Value::Null).await;
             id
         }
+        "cancel_batch" => batch(stack, "/sleep 60s").await["batch_id"].clone(),
+        "retry_batch" => {
+            let id = batch(stack, "/fail 400").await["batch_id"].clone();
+            Answer::of(stack.get(&format!("/api/v1/batches/{}?wait=60", id.as_str()?)).await).await;
+            id
+        }
         "replay_webhook_delivery" => {
             let endpoint = made("/api/v1/webhook-endpoints", endpoint).await["id"].clone();
             made(&format!("/api/v1/webhook-endpoints/{}/test", endpoint.as_str()?), Value::Null).await["id"].clone()
         }
+        _ if operation.path.contains("{batch_id}") => batch(stack, "hello").await["batch_id"].clone(),
         _ if operation.path.contains("{message_id}") => made("/api/v1/chat", ask("hello")).await["message_id"].clone(),
         _ if operation.path.contains("{id}") => made("/api/v1/webhook-endpoints", endpoint).await["id"].clone(),
         _ => return None,
     };
     Some(id.as_str().expect("an id").to_owned())
+}
+
+/// A batch of one line.
+async fn batch(stack: &Stack, prompt: &str) -> Value {
+    let line = json!({ "custom_id": "one", "employee_id": stack.agent, "prompt": prompt });
+    let request = stack.request(Method::POST, "/api/v1/batches").header("content-type", "application/x-ndjson");
+    Answer::to(request.body(line.to_string())).await.json()
 }
