@@ -85,7 +85,7 @@ async fn lines_that_are_sent_again_are_not_doubled_also_when_the_queue_was_away(
     let send = async |jobs: &[Job], again| {
         let mut lines = Lines::new(gateway.clone(), wakes(&gateway), None, again, PATIENCE);
         for job in jobs {
-            lines.push(Line::of(job, 7).expect("JSON")).await.expect("to send");
+            lines.push(Line::of(job, 0).expect("JSON")).await.expect("to send");
         }
         lines.finish().await.expect("to be stored")
     };
