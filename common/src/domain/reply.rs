@@ -95,7 +95,7 @@ pub struct Frame {
 
 /// What a [`Frame`] says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(tag = "type", rename_all = "snake_case", try_from = "Read")]
 pub enum FrameBody {
     /// The run has begun, and has said nothing so far.
     Started {},
@@ -111,4 +111,64 @@ pub enum FrameBody {
         /// How it ended. A completed outcome without content was too large: read the row.
         outcome: Outcome,
     },
+}
+
+/// A [`FrameBody`] as it is read. A tagged enum would be read twice: into a tree of its fields, and from there.
+#[derive(Deserialize)]
+struct Read {
+    #[serde(rename = "type")]
+    kind: Kind,
+    at: Option<usize>,
+    text: Option<String>,
+    outcome: Option<Outcome>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Kind {
+    Started,
+    Delta,
+    Terminal,
+}
+
+/// A frame without what its kind needs.
+#[derive(Debug, thiserror::Error)]
+#[error("a frame without its `{0}`")]
+struct Missing(&'static str);
+
+impl TryFrom<Read> for FrameBody {
+    type Error = Missing;
+
+    fn try_from(Read { kind, at, text, outcome }: Read) -> Result<Self, Missing> {
+        Ok(match kind {
+            Kind::Started => Self::Started {},
+            Kind::Delta => Self::Delta { at: at.ok_or(Missing("at"))?, text: text.ok_or(Missing("text"))? },
+            Kind::Terminal => Self::Terminal { outcome: outcome.ok_or(Missing("outcome"))? },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_read_as_they_are_written() {
+        let outcome = Outcome::cancelled(Millis(7));
+        let delta = FrameBody::Delta { at: 3, text: "a\"b".to_owned() };
+        for body in [FrameBody::Started {}, delta, FrameBody::Terminal { outcome }] {
+            let frame = Frame { id: MessageId::new(), attempt: Attempt::default(), n: 2, body };
+            let text = serde_json::to_string(&frame).expect("JSON");
+            assert_eq!(serde_json::from_str::<Frame>(&text).expect(&text), frame);
+        }
+    }
+
+    #[test]
+    fn a_frame_says_what_it_is_wherever_that_stands_and_is_read_with_what_came_later() {
+        let read = |text: &str| serde_json::from_str::<FrameBody>(text);
+        let delta = FrameBody::Delta { at: 1, text: "a".to_owned() };
+        assert_eq!(read(r#"{"new":[{}],"at":1,"text":"a","type":"delta"}"#).expect("a frame"), delta);
+        assert!(read(r#"{"type":"delta","at":1}"#).expect_err("no text").to_string().contains("`text`"));
+        assert!(read(r#"{"type":"newer"}"#).is_err() && read("{}").is_err());
+    }
 }
