@@ -21,6 +21,9 @@ use crate::domain::{
 /// A larger answer does not travel in its terminal frame: the gateway reads it from the store. In bytes.
 pub const INLINE_LIMIT: usize = 256 * 1024;
 
+/// A frame with a short text has less than this, in bytes: it is written without moving it.
+const USUAL_SIZE: usize = 512;
+
 /// Sends frames.
 #[derive(Clone)]
 pub struct ReplySender {
@@ -51,7 +54,8 @@ impl ReplySender {
     }
 
     async fn send(&self, subject: String, frame: &Frame) {
-        let Ok(payload) = serde_json::to_vec(frame) else { return };
+        let mut payload = Vec::with_capacity(USUAL_SIZE);
+        let Ok(()) = serde_json::to_writer(&mut payload, frame) else { return };
         let sent = timeout(REQUEST_TIMEOUT, self.connection.client.publish(subject, payload.into())).await;
         if !matches!(sent, Ok(Ok(()))) {
             tracing::warn!(message.id = %frame.id, "could not send a frame");
