@@ -1,15 +1,20 @@
 //! Logs: what is written, in which form, and where to. The one home of tracing-subscriber.
 
-use std::{io::IsTerminal as _, panic::PanicHookInfo, str::FromStr};
+mod lines;
+
+use std::{io::IsTerminal as _, panic::PanicHookInfo, str::FromStr, time::Duration};
 
 use tracing_subscriber::{EnvFilter, filter::ParseError, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
+pub use self::lines::LastLines;
+use self::lines::Lines;
 use crate::env::{self, EnvError};
 
 const FILTER: &str = "FRONTDESK_LOG";
 /// The client of NATS tells of every connection; so do we, in our words.
 const DEFAULT_FILTER: &str = "info,async_nats=warn";
 const FORMAT: &str = "FRONTDESK_LOG_FORMAT";
+const GATHER: &str = "FRONTDESK_LOG_GATHER";
 
 /// How a line of the log looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,19 +36,21 @@ impl FromStr for Format {
 }
 
 /// Writes logs to the standard error stream from now on, as `FRONTDESK_LOG` (a filter such as
-/// `info,gateway=debug`) and `FRONTDESK_LOG_FORMAT` (`pretty` or `json`) say. The standard output is left to
-/// what commands print. Call it once, first of all.
-pub fn init_from_environment() -> Result<(), EnvError> {
+/// `info,gateway=debug`), `FRONTDESK_LOG_FORMAT` (`pretty` or `json`) and `FRONTDESK_LOG_GATHER` (5 ms) say. The
+/// standard output is left to what commands print. Call it once, first of all, and keep what it returns to the end.
+pub fn init_from_environment() -> Result<LastLines, EnvError> {
     let directives = env::text(FILTER).unwrap_or_else(|| DEFAULT_FILTER.to_owned());
     let filter: EnvFilter = directives.parse().map_err(|error: ParseError| env::invalid(FILTER, &directives, error))?;
-    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let out = Lines::new(std::io::stderr(), env::duration(GATHER, Duration::from_millis(5))?);
+    let last = out.last();
+    let lines = fmt::layer().with_writer(out).with_ansi(std::io::stderr().is_terminal());
     let registry = tracing_subscriber::registry().with(filter);
     match env::parse(FORMAT, Format::Pretty)? {
         Format::Pretty => registry.with(lines).init(),
         Format::Json => registry.with(lines.json().with_ansi(false)).init(),
     }
     std::panic::set_hook(Box::new(log_panic));
-    Ok(())
+    Ok(last)
 }
 
 /// Says where it was. A formatted message is left out: it may quote a prompt.

@@ -24,7 +24,7 @@ async fn main() -> Result<ExitCode> {
 }
 
 async fn serve() -> Result<()> {
-    telemetry::init_from_environment()?;
+    let _last_lines = telemetry::init_from_environment()?;
     let config = Config::from_environment()?;
     let lifecycle = Lifecycle::new();
     lifecycle.listen_for_signals().context("could not listen for signals")?;

@@ -225,6 +225,7 @@ impl Stack {
             .env("NATS_URL", self.nats.url())
             .env("NATS_MONITOR_URL", self.nats.monitor_url())
             .env("FRONTDESK_LOG_FORMAT", "json")
+            .env("FRONTDESK_LOG_GATHER", "0ms")
             .envs(&self.settings);
         command
     }

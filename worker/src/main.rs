@@ -18,7 +18,7 @@ use worker::{
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    telemetry::init_from_environment()?;
+    let _last_lines = telemetry::init_from_environment()?;
     let _ = rustls::crypto::ring::default_provider().install_default();
     let settings = Settings {
         worker: WorkerConfig::from_environment()?,
