@@ -13,7 +13,8 @@ pub async fn run(mut puller: Puller, pipeline: Arc<Pipeline>, lifecycle: Lifecyc
         tokio::select! {
             () = lifecycle.stopping() => break,
             delivery = puller.next() => {
-                lifecycle.spawn(pipeline.clone().process(delivery));
+                // Boxed: a task is moved several times until it runs, and this one is large.
+                lifecycle.spawn(Box::pin(pipeline.clone().process(delivery)));
             }
         }
     }
