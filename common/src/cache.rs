@@ -1,34 +1,49 @@
 //! What was read from the database lately: the one home of `moka`.
 
 use std::{
+    collections::HashMap,
     fmt,
     future::Future,
     hash::Hash,
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
+
+/// How many values are found at once, before all of them are looked for again.
+const RECENT: usize = 4_096;
 
 /// Values by key, absent ones too: a caller who repeats an unknown key costs one query per time to live.
 ///
 /// An entry belongs to the *epoch* in which its load began. [`Cache::flush`] begins a new epoch, so that what was
 /// loaded before it, or is still being loaded, is never seen by a later [`Cache::get`].
 pub struct Cache<K, V> {
-    entries: moka::future::Cache<(u64, K), Option<V>>,
+    /// What was asked for lately. A look into `entries` takes several times as long, as it decides what is kept there.
+    recent: RwLock<HashMap<K, Loaded<V>>>,
+    entries: moka::future::Cache<(u64, K), Loaded<V>>,
     epoch: AtomicU64,
+    time_to_live: Duration,
+}
+
+/// What a load found.
+#[derive(Clone)]
+struct Loaded<V> {
+    value: Option<V>,
+    epoch: u64,
+    at: Instant,
 }
 
 impl<K, V> Cache<K, V>
 where
-    K: Hash + Eq + Send + Sync + 'static,
+    K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
     /// An empty cache of at most `capacity` entries, each of which is forgotten after `time_to_live`.
     pub fn new(capacity: u64, time_to_live: Duration) -> Self {
         let entries = moka::future::Cache::builder().max_capacity(capacity).time_to_live(time_to_live).build();
-        Self { entries, epoch: AtomicU64::new(0) }
+        Self { recent: RwLock::default(), entries, epoch: AtomicU64::new(0), time_to_live }
     }
 
     /// The value of `key`, through `load` when it is not cached. Of many calls for one key at once, one loads.
@@ -39,13 +54,36 @@ where
         E: Clone + Send + Sync + 'static,
     {
         let epoch = self.epoch.load(Ordering::SeqCst);
-        self.entries.try_get_with((epoch, key), async { load().await }).await.map_err(Arc::unwrap_or_clone)
+        if let Some(value) = self.lately(&key, epoch) {
+            return Ok(value);
+        }
+        let load = async { load().await.map(|value| Loaded { value, epoch, at: Instant::now() }) };
+        // Boxed: it is large, and seldom needed. Whoever calls would be as large, for every request that waits.
+        let loading = Box::pin(self.entries.try_get_with((epoch, key.clone()), load));
+        let loaded = loading.await.map_err(Arc::unwrap_or_clone)?;
+        self.remember(key, loaded.clone());
+        Ok(loaded.value)
+    }
+
+    fn lately(&self, key: &K, epoch: u64) -> Option<Option<V>> {
+        let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner);
+        let loaded = recent.get(key).filter(|loaded| loaded.epoch == epoch)?;
+        (loaded.at.elapsed() < self.time_to_live).then(|| loaded.value.clone())
+    }
+
+    fn remember(&self, key: K, loaded: Loaded<V>) {
+        let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
+        if recent.len() >= RECENT {
+            recent.clear();
+        }
+        recent.insert(key, loaded);
     }
 
     /// Forgets everything, also what is being loaded.
     pub fn flush(&self) {
         self.epoch.fetch_add(1, Ordering::SeqCst);
         self.entries.invalidate_all();
+        self.recent.write().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 
@@ -125,6 +163,19 @@ mod tests {
             assert_eq!(cache.get(1, || async { Ok::<_, Infallible>(Some(value)) }).await, Ok(Some(value)));
             cache.flush();
         }
+    }
+
+    #[tokio::test]
+    async fn more_than_is_found_at_once_is_still_known() {
+        let cache = Cache::new(100_000, Duration::from_secs(60));
+        let loads = AtomicUsize::new(0);
+        for _ in 0..2 {
+            for key in 0..=RECENT {
+                let load = async || Ok::<_, Infallible>(Some(loads.fetch_add(1, Ordering::SeqCst)));
+                assert_eq!(cache.get(key, load).await, Ok(Some(key)));
+            }
+        }
+        assert_eq!(loads.into_inner(), RECENT + 1);
     }
 
     #[tokio::test]
