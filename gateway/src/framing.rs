@@ -1,10 +1,5 @@
 //! Refuses what hyper lets through: heads that another server on the way could read differently.
 
-use axum::{
-    extract::Request,
-    middleware::Next,
-    response::{IntoResponse as _, Response},
-};
 use common::http::listener::Peer;
 use http::{
     Version,
@@ -13,12 +8,9 @@ use http::{
 
 use crate::error::ApiError;
 
-/// Lets a request pass whose host and length can be read in one way only.
-pub async fn refuse_ambiguous(request: Request, next: Next) -> Response {
-    match ambiguity(&request) {
-        Some(sentence) => ApiError::AmbiguousHead(sentence).into_response(),
-        None => next.run(request).await,
-    }
+/// What `request` is refused for, if its host or its length can be read in more than one way.
+pub fn refusal<B>(request: &http::Request<B>) -> Option<ApiError> {
+    ambiguity(request).map(ApiError::AmbiguousHead)
 }
 
 fn ambiguity<B>(request: &http::Request<B>) -> Option<&'static str> {

@@ -22,6 +22,7 @@ use crate::{
     context::RequestContext,
     error::ApiError,
     fault::{self, X_MESSAGE_ID},
+    framing,
 };
 
 /// What the log says of a request whose caller hung up before the answer.
@@ -33,11 +34,13 @@ pub async fn observe(State(metrics): State<Arc<Metrics>>, mut request: Request, 
     let as_problem = fault::wants_problem(request.headers());
     let mut line = Line::new(&request, context.clone(), metrics);
     request.extensions_mut().insert(context.clone());
-    let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
-    let response = answered.unwrap_or_else(|_| {
-        error!(request_id = %context.request_id, "a handler panicked");
-        ApiError::Internal.into_response()
-    });
+    let response = match framing::refusal(&request) {
+        Some(refusal) => refusal.into_response(),
+        None => AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
+            error!(request_id = %context.request_id, "a handler panicked");
+            ApiError::Internal.into_response()
+        }),
+    };
     let mut response = fault::render(response, &context.request_id, as_problem);
     context.write(response.headers_mut());
     line.status = response.status().as_u16();

@@ -9,17 +9,15 @@ use crate::{
         webhook_deliveries, webhook_endpoints,
     },
     error::ApiError,
-    framing, observe,
+    observe,
     openapi::document,
     state::AppState,
 };
 
 /// The service of the public port.
 ///
-/// The layers, from the outside in:
-/// 1. `observe` is around everything, so that every answer has a request id, a line in the log and the shape of our
-///    errors, even one to a panic.
-/// 2. `refuse_ambiguous` comes before anything is believed that the head says.
+/// The one layer is around everything, so that every answer has a request id, a line in the log and the shape of our
+/// errors, even one to a panic; and it refuses ambiguous heads before anything is believed that they say.
 ///
 /// The key, the account, the rate and then the body with its limits are looked at in the order of the handlers'
 /// arguments: who has no key cannot make us read a body.
@@ -29,7 +27,6 @@ pub fn build(state: AppState) -> Router {
         .merge(reference::routes(document))
         .fallback(async || ApiError::NoRoute)
         .method_not_allowed_fallback(async || ApiError::NoMethod)
-        .layer(middleware::from_fn(framing::refuse_ambiguous))
         .layer(middleware::from_fn_with_state(state.clone(), observe::observe))
         .with_state(state)
 }
