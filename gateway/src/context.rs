@@ -46,17 +46,17 @@ impl RequestContext {
 
     /// Writes the request's id, and how its key stands if it has a valid one.
     pub fn write(&self, headers: &mut HeaderMap) {
-        insert(headers, X_REQUEST_ID, &self.request_id);
+        insert(headers, X_REQUEST_ID, self.request_id.clone());
         let standing = *self.standing.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((bucket, Standing { quota, remaining, resets_in_s })) = standing {
             let name = bucket.name();
-            insert(headers, RATE_LIMIT_POLICY, &format!("\"{name}\";q={quota};w={WINDOW_S}"));
-            insert(headers, RATE_LIMIT, &format!("\"{name}\";r={remaining};t={resets_in_s}"));
+            insert(headers, RATE_LIMIT_POLICY, format!("\"{name}\";q={quota};w={WINDOW_S}"));
+            insert(headers, RATE_LIMIT, format!("\"{name}\";r={remaining};t={resets_in_s}"));
         }
     }
 }
 
-fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: String) {
     if let Ok(value) = HeaderValue::try_from(value) {
         headers.insert(name, value);
     }
