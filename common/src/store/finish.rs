@@ -18,7 +18,7 @@ use super::{
     error::StoreError,
     messages::{Committed, Finish},
     rows::{self, COLUMNS, HEAD, State},
-    sql::{self, Insert},
+    sql::{self, Insert, InsertSome},
     sqlite_writer::Begun,
     stored,
     write::Write,
@@ -30,17 +30,20 @@ use crate::domain::{
     reply::Outcome,
 };
 
-const ENDED: Insert = Insert {
-    head: HEAD,
-    columns: COLUMNS,
-    tail: "ON CONFLICT (id) DO UPDATE SET status = excluded.status, content = excluded.content, \
-           model = excluded.model, input_tokens = excluded.input_tokens, output_tokens = excluded.output_tokens, \
-           usage_estimated = excluded.usage_estimated, credits_charged = excluded.credits_charged, \
-           attempts = excluded.attempts, error_code = excluded.error_code, error_message = excluded.error_message, \
-           error_retryable = excluded.error_retryable, started_at = excluded.started_at, \
-           completed_at = excluded.completed_at \
-           WHERE messages.status IN ('queued', 'in_progress') RETURNING id",
-};
+/// What becomes of an end whose message has a row.
+macro_rules! unless_ended {
+    () => {
+        "ON CONFLICT (id) DO UPDATE SET status = excluded.status, content = excluded.content, \
+         model = excluded.model, input_tokens = excluded.input_tokens, output_tokens = excluded.output_tokens, \
+         usage_estimated = excluded.usage_estimated, credits_charged = excluded.credits_charged, \
+         attempts = excluded.attempts, error_code = excluded.error_code, error_message = excluded.error_message, \
+         error_retryable = excluded.error_retryable, started_at = excluded.started_at, \
+         completed_at = excluded.completed_at \
+         WHERE messages.status IN ('queued', 'in_progress')"
+    };
+}
+
+const ENDED: Insert = Insert { head: HEAD, columns: COLUMNS, tail: concat!(unless_ended!(), " RETURNING id") };
 
 const CHARGED: Insert = Insert {
     head: "ledger (id, account_id, key_id, agent_id, day, kind, model, input_tokens, output_tokens, estimated, \
@@ -49,14 +52,20 @@ const CHARGED: Insert = Insert {
     tail: "ON CONFLICT (id) DO NOTHING",
 };
 
-/// [`CHARGED`] behind [`ENDED`] in one text, for SQLite. Which ends were the first is not known yet: one that another
-/// end came before has its entry, but a cancelled one must be left without, or its run could not be charged.
-const CHARGED_AT_ONCE: Insert = Insert {
-    head: "ledger (id, account_id, key_id, agent_id, day, kind, model, input_tokens, output_tokens, estimated, \
-           amount, created_at) SELECT * FROM (",
+/// Before [`ENDED_AT_ONCE`]: those that have ended. As a rule there are none, and a row that comes back costs as much as
+/// one that is written.
+const ENDED_BEFORE: [&str; 2] = [") AND status NOT IN ('queued', 'in_progress')", ""];
+
+/// [`ENDED`] for rows among which are such of nulls.
+const ENDED_AT_ONCE: InsertSome =
+    InsertSome { head: HEAD, columns: COLUMNS, tail: concat!("column1 IS NOT NULL ", unless_ended!()) };
+
+/// [`CHARGED`] behind [`ENDED_AT_ONCE`]. Which ends were the first is not known yet: one that another end came before
+/// has its entry, but a cancelled one must be left without, or its run could not be charged.
+const CHARGED_AT_ONCE: InsertSome = InsertSome {
+    head: CHARGED.head,
     columns: CHARGED.columns,
-    tail: ") WHERE EXISTS (SELECT 1 FROM messages WHERE id = column1 AND status <> 'cancelled') \
-           ON CONFLICT (id) DO NOTHING",
+    tail: "EXISTS (SELECT 1 FROM messages WHERE id = column1 AND status <> 'cancelled') ON CONFLICT (id) DO NOTHING",
 };
 
 impl Store {
@@ -97,8 +106,7 @@ impl Store {
         let mut looks = batch_lines::looks(DbBackend::Sqlite, group).into_iter();
         let mut writer = turn.lock().await;
         let Some(first) = looks.next() else {
-            let rows = writer.run(at_once(group)?).await?;
-            let won = rows.iter().map(id_of_row).collect::<Result<_, _>>()?;
+            let won = all_but(writer.run(at_once(group)?).await?, group)?;
             return Ok(Some(Ended { won, others: HashMap::new() }));
         };
         let (mut begun, mut rows) = writer.begin(first).await?;
@@ -130,7 +138,8 @@ impl Store {
         let ended_batches = batches.count(&write, &winners).await?;
         let charged: Vec<_> = winners.iter().copied().filter(|finish| !is_cancelled(finish)).collect();
         for portion in sql::portions(charged.len()) {
-            write.execute_raw(entries(&CHARGED, write.get_database_backend(), &charged[portion])).await?;
+            let entries = entry_values(&charged[portion]);
+            write.execute_raw(CHARGED.statement(write.get_database_backend(), entries)).await?;
         }
         take(&write, &charged).await?;
         caused::insert_deliveries(&write, &winners, &ended_batches).await?;
@@ -150,12 +159,11 @@ async fn end_lines(
         return Ok(None);
     }
     let group: Vec<&Finish> = stored.iter().map(AsRef::as_ref).collect();
-    let mut written = HashSet::with_capacity(group.len());
+    let mut losers = Vec::new();
     for statement in at_once(&group)? {
-        for row in begun.run(statement).await? {
-            written.insert(id_of_row(&row)?);
-        }
+        losers.extend(begun.run(statement).await?);
     }
+    let written = all_but(losers, &group)?;
     let winners: Vec<_> = group.iter().copied().filter(|finish| written.contains(&finish.job.id)).collect();
     let moves = batches.note(&winners);
     for statement in batches.statements(DbBackend::Sqlite, &moves) {
@@ -182,34 +190,53 @@ impl Ended {
     }
 }
 
-/// The ends with their entries in the same statements, for SQLite: each is one trip to its thread, and not two.
+/// The ends with their entries in one text for up to 64 of them, for SQLite: one trip to its thread. What it returns are
+/// the ids of those that had ended before.
 fn at_once(group: &[&Finish]) -> Result<Vec<Statement>, StoreError> {
-    let statements = sql::portions(group.len()).map(|portion| {
-        let portion = &group[portion];
-        Ok(sql::both(ends(DbBackend::Sqlite, portion)?, entries(&CHARGED_AT_ONCE, DbBackend::Sqlite, portion)))
+    let statements = group.chunks(sql::MOST_ROWS).map(|portion| {
+        let rows = sql::padded(portion.len());
+        let entries = entry_values(portion);
+        let ends = ENDED_AT_ONCE.padded(end_values(portion)?, rows);
+        Ok(sql::together([ended_before(portion, rows), ends, CHARGED_AT_ONCE.padded(entries, rows)]))
     });
     statements.collect()
 }
 
-fn id_of_row(row: &SqliteRow) -> Result<MessageId, StoreError> {
-    row.try_get(0).map(MessageId).map_err(|error| StoreError::unreadable("message id", error))
+fn ended_before(group: &[&Finish], rows: usize) -> Statement {
+    let mut ids: Vec<Value> = group.iter().map(|finish| finish.job.id.0.into()).collect();
+    ids.resize(rows, Value::BigInt(None));
+    sql::over_rows(DbBackend::Sqlite, ["SELECT id FROM messages WHERE id IN (VALUES ", "", ""], 1, ENDED_BEFORE, ids)
+}
+
+/// The ids of `group` without those in `rows`.
+fn all_but(rows: Vec<SqliteRow>, group: &[&Finish]) -> Result<HashSet<MessageId>, StoreError> {
+    let mut ids: HashSet<_> = group.iter().map(|finish| finish.job.id).collect();
+    for row in rows {
+        let id = row.try_get(0).map_err(|error| StoreError::unreadable("message id", error))?;
+        ids.remove(&MessageId(id));
+    }
+    Ok(ids)
 }
 
 /// Writes the rows of messages that have not ended; returns the ids of those.
 fn ends(backend: DbBackend, group: &[&Finish]) -> Result<Statement, StoreError> {
+    Ok(ENDED.statement(backend, end_values(group)?))
+}
+
+fn end_values(group: &[&Finish]) -> Result<Vec<Value>, StoreError> {
     let mut values = Vec::with_capacity(group.len() * COLUMNS);
     for finish in group {
         let state = State::Ended { outcome: &finish.outcome, credits_charged: charge(finish) };
         rows::push(&mut values, &finish.job, &state)?;
     }
-    Ok(ENDED.statement(backend, values))
+    Ok(values)
 }
 
-/// Enters what was used into the ledger.
-fn entries(insert: &Insert, backend: DbBackend, group: &[&Finish]) -> Statement {
-    let mut values = Vec::with_capacity(group.len() * insert.columns);
+/// What enters that which was used into the ledger.
+fn entry_values(group: &[&Finish]) -> Vec<Value> {
+    let mut values = Vec::with_capacity(group.len() * CHARGED.columns);
     group.iter().for_each(|finish| push_entry(&mut values, finish));
-    insert.statement(backend, values)
+    values
 }
 
 fn push_entry(values: &mut Vec<Value>, finish: &Finish) {

@@ -5,7 +5,9 @@ use std::{fmt::Write as _, ops::Range};
 use sea_orm::{DbBackend, Statement, Value};
 
 /// The most rows in one statement.
-const MOST_ROWS: usize = 64;
+pub(super) const MOST_ROWS: usize = 64;
+/// How many rows a statement over padded rows can have.
+const PADDED: [usize; 12] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, MOST_ROWS];
 
 /// `INSERT INTO <head> VALUES (..), (..) <tail>`.
 pub(super) struct Insert {
@@ -14,6 +16,17 @@ pub(super) struct Insert {
     /// How many columns that are.
     pub(super) columns: usize,
     /// What follows the rows.
+    pub(super) tail: &'static str,
+}
+
+/// `INSERT INTO <head> SELECT * FROM (VALUES (..), (..)) WHERE <tail>`, in which the columns of the values are called
+/// `column1` and so on; on SQLite.
+pub(super) struct InsertSome {
+    /// The table and its columns in parentheses.
+    pub(super) head: &'static str,
+    /// How many columns that are.
+    pub(super) columns: usize,
+    /// Which rows are taken, and what follows.
     pub(super) tail: &'static str,
 }
 
@@ -35,6 +48,15 @@ impl Insert {
     }
 }
 
+impl InsertSome {
+    /// The statement for the rows in `values`, one after another, and further ones of nulls up to `rows`.
+    pub(super) fn padded(&self, mut values: Vec<Value>, rows: usize) -> Statement {
+        values.resize(rows * self.columns, Value::BigInt(None));
+        let before = ["INSERT INTO ", self.head, " SELECT * FROM (VALUES "];
+        over_rows(DbBackend::Sqlite, before, self.columns, [") WHERE ", self.tail], values)
+    }
+}
+
 impl Update {
     /// The statement for the rows in `values`, one after another.
     pub(super) fn statement(&self, backend: DbBackend, values: Vec<Value>) -> Statement {
@@ -43,7 +65,14 @@ impl Update {
     }
 }
 
-fn over_rows(backend: DbBackend, before: [&str; 3], columns: usize, after: [&str; 2], values: Vec<Value>) -> Statement {
+/// A statement in which the rows in `values`, each in parentheses, stand between two texts.
+pub(super) fn over_rows(
+    backend: DbBackend,
+    before: [&str; 3],
+    columns: usize,
+    after: [&str; 2],
+    values: Vec<Value>,
+) -> Statement {
     let rows = values.len() / columns;
     let length = before.iter().chain(&after).map(|text| text.len()).sum::<usize>();
     let mut sql = String::with_capacity(length + values.len() * 6 + rows * 3 + 1);
@@ -92,14 +121,17 @@ pub(super) fn portions_of(total: usize, most: usize) -> impl Iterator<Item = Ran
     })
 }
 
-/// Two statements in one text, for SQLite, which takes the values of the second after those of the first.
-pub(super) fn both(first: Statement, second: Statement) -> Statement {
-    let values = [first.values, second.values].into_iter().flatten().flat_map(|values| values.0);
-    Statement::from_sql_and_values(
-        first.db_backend,
-        format!("{}; {}", first.sql, second.sql),
-        values.collect::<Vec<_>>(),
-    )
+/// How many rows a statement over `rows` of them has, those included that are there for nothing but to make do with few
+/// texts: at most 64.
+pub(super) fn padded(rows: usize) -> usize {
+    PADDED.into_iter().find(|size| *size >= rows).unwrap_or(MOST_ROWS)
+}
+
+/// Some statements in one text, for SQLite, which takes the values of each after those of the one before.
+pub(super) fn together<const N: usize>(statements: [Statement; N]) -> Statement {
+    let sql = statements.each_ref().map(|statement| statement.sql.as_str()).join("; ");
+    let values = statements.into_iter().filter_map(|statement| statement.values).flat_map(|values| values.0);
+    Statement::from_sql_and_values(DbBackend::Sqlite, sql, values.collect::<Vec<_>>())
 }
 
 /// A text, or none. NUL, which PostgreSQL cannot store, becomes the replacement character.
