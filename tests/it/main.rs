@@ -18,6 +18,8 @@ mod chat;
 mod credits;
 mod deadline;
 mod draining;
+mod fair_accounts;
+mod fairness;
 mod faults;
 mod framing;
 mod guide;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use async_nats::{ConnectOptions, jetstream::context::Context};
 use common::{
     domain::{
         channel::Channel,
@@ -34,13 +35,29 @@ pub struct Queue {
 impl Queue {
     /// Starts the server and makes the streams.
     pub async fn start() -> Self {
+        Self::within(limits()).await
+    }
+
+    /// The same with these limits.
+    pub async fn within(limits: StreamLimits) -> Self {
         let folder = TempDir::new().expect("a folder");
         let nats = Nats::start(folder.path()).await.expect("a server");
         let queue = Self { nats, _folder: folder };
-        let control = Control::connect(&config(&queue.nats, QueueRole::Admin)).await.expect("a connection");
-        control.migrate(&limits()).await.expect("the streams");
-        control.close().await;
+        queue.migrate(limits).await;
         queue
+    }
+
+    /// Brings the streams to `limits`, as `gateway migrate` does.
+    pub async fn migrate(&self, limits: StreamLimits) {
+        let control = Control::connect(&config(&self.nats, QueueRole::Admin)).await.expect("a connection");
+        control.migrate(&limits).await.expect("the streams");
+        control.close().await;
+    }
+
+    /// The server as its admin sees it, with none of ours in between.
+    pub async fn admin(&self) -> Context {
+        let options = ConnectOptions::with_user_and_password("admin".to_owned(), PASSWORD.to_owned());
+        async_nats::jetstream::new(options.connect(self.nats.url()).await.expect("a connection"))
     }
 
     /// A connection in the name of `role`, which is up.

@@ -67,6 +67,8 @@ pub struct Puller {
     woken: Option<Subscriber>,
     sweep: Option<Sweep>,
     sweeps: Interval,
+    /// Whether all queues were looked at since it began, or began anew: before, who is heard of first would have it all.
+    is_swept: bool,
     rota: Rota,
     pulls: Pulls,
     /// One job more of a lane than there are slots; it takes the next.
@@ -93,6 +95,7 @@ impl Puller {
             woken: None,
             sweep: None,
             sweeps: every(SWEEP_EVERY),
+            is_swept: false,
             rota: Rota::new(Slots::new(slots)),
             pulls: Pulls::default(),
             held: [None, None, None],
@@ -241,7 +244,9 @@ impl Puller {
             return;
         }
         for ask in self.rota.asks(&self.pulls, Instant::now()) {
-            self.pull(ask).await;
+            if self.is_swept || ask.queue == Queue::FRONT {
+                self.pull(ask).await;
+            }
         }
     }
 
@@ -274,14 +279,15 @@ impl Puller {
     /// Looks at all queues, unless there is no use for what they have.
     fn begin_sweep(&mut self) {
         let is_full = Lane::ALL.iter().all(|lane| self.rota.slots().free(*lane) == 0);
-        if self.sweep.is_none() && !is_full && self.link.borrow().up {
+        let is_of_use = !is_full || !self.is_swept;
+        if self.sweep.is_none() && is_of_use && self.link.borrow().up {
             let connection = self.connection.clone();
             self.sweep = Some(Box::pin(async move { depths::all(&connection).await }));
         }
     }
 
     fn swept(&mut self, found: Result<Vec<Depth>, QueueError>) {
-        self.sweep = None;
+        (self.sweep, self.is_swept) = (None, true);
         match found {
             Ok(depths) => depths.iter().filter(|d| d.queue != Queue::FRONT).for_each(|depth| self.rota.found(depth)),
             Err(error) => warn!(%error, "could not look at the queues; trying again"),
@@ -318,7 +324,7 @@ impl Puller {
         };
         self.inbox = inbox;
         self.pulls.clear();
-        self.sweep = None;
+        (self.sweep, self.is_swept) = (None, false);
         self.sweeps.reset_immediately();
         if let Some(mut old) = self.subscriber.replace(new)
             && let Ok(Ok(())) = timeout(REQUEST_TIMEOUT, old.drain()).await

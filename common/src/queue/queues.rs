@@ -1,9 +1,10 @@
 //! The consumers of `JOBS`, one for each queue: made and altered by `gateway migrate` alone, checked by everybody.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use async_nats::jetstream::{
     consumer::{self, AckPolicy, Info, pull},
+    context::{Context, ContextBuilder},
     stream::RawMessageErrorKind,
 };
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -23,6 +24,8 @@ pub const MAX_ACK_PENDING: u64 = 1_000_000;
 const MAX_WAITING: i64 = 8_192;
 /// Consumers that are made at a time: each is some files that have to reach the disk.
 const MADE_AT_ONCE: usize = 16;
+/// How long that may take.
+const MAKE_LIMIT: Duration = Duration::from_secs(30);
 
 /// Gives each queue its consumer. Those by which earlier versions handed out whole lanes take what the slot queues are
 /// for: they go, and what they had handed out and is not finished is handed out once more.
@@ -30,16 +33,33 @@ const MADE_AT_ONCE: usize = 16;
 /// # Errors
 /// When the server refuses.
 pub(super) async fn make(connection: &Connection, limits: &StreamLimits) -> Result<(), AnyError> {
-    let jetstream = &connection.jetstream;
+    let jetstream = &patient(connection);
     let there = depths::consumers(connection).await?;
     for old in there.iter().filter(|info| Lane::ALL.iter().any(|lane| hands_out_all(info, *lane))) {
         jetstream.delete_consumer_from_stream(&old.name, subjects::JOBS).await?;
     }
-    let further = further(connection, limits.slots, &there).await?;
-    let make = Queue::all(limits.slots)
-        .chain(further)
-        .map(async |queue| jetstream.create_consumer_on_stream(config(queue, limits), subjects::JOBS).await.map(drop));
+    let further = further(jetstream, limits.slots, &there).await?;
+    let wanted = Queue::all(limits.slots).chain(further).map(|queue| config(queue, limits));
+    let make = wanted
+        .filter(|wanted| !there.iter().any(|info| is_as_wanted(&info.config, wanted)))
+        .map(async |wanted| jetstream.create_consumer_on_stream(wanted, subjects::JOBS).await.map(drop));
     Ok(stream::iter(make).buffer_unordered(MADE_AT_ONCE).try_collect().await?)
+}
+
+/// For what has to reach a disk that others write to.
+fn patient(connection: &Connection) -> Context {
+    ContextBuilder::new().timeout(MAKE_LIMIT).build(connection.client.clone())
+}
+
+fn is_as_wanted(found: &consumer::Config, wanted: &pull::Config) -> bool {
+    found.durable_name == wanted.durable_name
+        && found.filter_subject == wanted.filter_subject
+        && found.ack_policy == wanted.ack_policy
+        && found.ack_wait == wanted.ack_wait
+        && found.max_deliver == wanted.max_deliver
+        && found.max_ack_pending == wanted.max_ack_pending
+        && found.max_waiting == wanted.max_waiting
+        && found.backoff.is_empty()
 }
 
 fn hands_out_all(info: &Info, lane: Lane) -> bool {
@@ -47,10 +67,10 @@ fn hands_out_all(info: &Info, lane: Lane) -> bool {
 }
 
 /// Queues beyond those that `slots` asks for that are there already or hold jobs: of when there were more.
-async fn further(connection: &Connection, slots: u8, there: &[Info]) -> Result<Vec<Queue>, AnyError> {
+async fn further(jetstream: &Context, slots: u8, there: &[Info]) -> Result<Vec<Queue>, AnyError> {
     let asked: HashSet<Queue> = Queue::all(slots).collect();
     let known: HashSet<Queue> = there.iter().filter_map(|info| subjects::queue_of_consumer(&info.name)).collect();
-    let stream = connection.jetstream.get_stream(subjects::JOBS).await?;
+    let stream = jetstream.get_stream(subjects::JOBS).await?;
     let is_empty = stream.cached_info().state.messages == 0;
     let mut further = Vec::new();
     for queue in Queue::all(MOST_SLOTS).filter(|queue| !asked.contains(queue)) {

@@ -13,7 +13,7 @@ use common::{
 use tokio::time::Instant;
 
 /// How long a queue that was given to an account counts as taken when nothing stands there yet.
-const CLAIM: Duration = Duration::from_secs(5);
+const CLAIM: Duration = Duration::from_secs(2);
 /// How many jobs an account that has just been given a queue may bring: others rather go where fewer stand.
 const CLAIM_WEIGHT: u64 = 64;
 /// How long it is remembered where an account was that does not come back.
@@ -26,8 +26,6 @@ const LANES: usize = Lane::ALL.len();
 #[derive(Clone, Copy, Debug)]
 struct Home {
     slot: u8,
-    /// Since when.
-    since: Instant,
     /// Until when that needs no second look.
     sure_until: Instant,
 }
@@ -75,33 +73,27 @@ impl Board {
         }
     }
 
-    /// Gives `slot` to `account`, which needs no second look for `sure_for`. Whether that is news.
+    /// Gives a slot queue to an account, which needs no second look for `sure_for`. Whether that is news.
     pub(super) fn give(&mut self, placed: Placed, sure_for: Duration, now: Instant) -> bool {
         let Placed { account, lane, slot } = placed;
         self.forget_old(now);
-        let known = self.homes.get(&(account, lane)).filter(|home| home.slot == slot).copied();
-        let since = known.map_or(now, |home| home.since);
-        self.homes.insert((account, lane), Home { slot, since, sure_until: now + sure_for });
-        for (other, state) in self.slots[lane.index()].iter_mut().enumerate() {
-            let was_claimed = state.claims.iter().any(|(of, _)| *of == account);
-            if usize::from(slot) == other || was_claimed {
-                state.claims.retain(|(of, at)| *of != account && now.duration_since(*at) <= CLAIM);
-            }
+        let before = self.homes.insert((account, lane), Home { slot, sure_until: now + sure_for });
+        for state in &mut self.slots[lane.index()] {
+            state.claims.retain(|(of, at)| *of != account && now.duration_since(*at) <= CLAIM);
         }
         self.state(lane, slot).claims.push((account, now));
-        known.is_none()
+        before.is_none_or(|home| home.slot != slot)
     }
 
-    /// Whether another account has `slot` by the same right as `account` or a better one: it came first, or at the same
-    /// time and is the smaller one. Both gateways judge alike.
+    /// Whether another account was given the same queue lately. Of two gateways that do so at once, at least one hears
+    /// of it before it has decided.
     pub(super) fn is_contested(&self, placed: Placed, now: Instant) -> bool {
-        let Placed { account, lane, slot } = placed;
-        let since = self.homes.get(&(account, lane)).filter(|home| home.slot == slot).map(|home| home.since);
-        let claims = self.slots[lane.index()].get(usize::from(slot)).map(|state| state.claims.as_slice());
-        claims.unwrap_or_default().iter().any(|(other, at)| {
-            let is_live = *other != account && now.duration_since(*at) <= CLAIM;
-            is_live && since.is_none_or(|since| *at < since || *other < account)
-        })
+        self.claims_of_others(placed.account, placed.lane, placed.slot, now) > 0
+    }
+
+    fn claims_of_others(&self, account: AccountId, lane: Lane, slot: u8, now: Instant) -> u64 {
+        let claims = &self.slots[lane.index()][usize::from(slot % MOST_SLOTS)].claims;
+        claims.iter().filter(|(of, at)| *of != account && now.duration_since(*at) <= CLAIM).count() as u64
     }
 
     /// Whether the last look at all queues is older than `age`.
@@ -123,11 +115,8 @@ impl Board {
 
     /// The queue with the least in it, of several the one where `account` belongs rather than elsewhere.
     pub(super) fn emptiest(&self, account: AccountId, lane: Lane, now: Instant) -> u8 {
-        let load = |slot: &u8| {
-            let state = &self.slots[lane.index()][usize::from(*slot)];
-            let is_live = |(of, at): &&(AccountId, Instant)| *of != account && now.duration_since(*at) <= CLAIM;
-            state.depth + CLAIM_WEIGHT * state.claims.iter().filter(is_live).count() as u64
-        };
+        let depth = |slot: u8| self.slots[lane.index()][usize::from(slot)].depth;
+        let load = |slot: &u8| depth(*slot) + CLAIM_WEIGHT * self.claims_of_others(account, lane, *slot, now);
         self.ranked(account, lane).min_by_key(load).unwrap_or_default()
     }
 
@@ -237,21 +226,14 @@ mod tests {
     }
 
     #[test]
-    fn of_two_who_choose_at_once_one_gives_way() {
-        let now = Instant::now();
-        let (smaller, greater) = (AccountId::new(), AccountId::new());
-        // Each gateway hears of the other's choice after its own.
-        let (mut one, mut other) = (Board::new(8), Board::new(8));
-        give(&mut one, smaller, 3, now);
-        give(&mut other, greater, 3, now);
-        let later = now + Duration::from_millis(1);
-        give(&mut one, greater, 3, later);
-        give(&mut other, smaller, 3, later);
+    fn a_queue_that_was_just_given_to_another_is_contested_for_a_while() {
+        let (mut board, now) = (Board::new(8), Instant::now());
+        let (one, other) = (AccountId::new(), AccountId::new());
         let placed = |account| Placed { account, lane: LANE, slot: 3 };
-        assert!(!one.is_contested(placed(smaller), later));
-        assert!(other.is_contested(placed(greater), later));
-        assert_ne!(other.emptiest(greater, LANE, later), 3);
-        assert!(!other.is_contested(placed(greater), later + 2 * CLAIM), "the other one has nothing there");
+        give(&mut board, one, 3, now);
+        assert!(!board.is_contested(placed(one), now));
+        assert!(board.is_contested(placed(other), now + CLAIM));
+        assert!(!board.is_contested(placed(other), now + CLAIM + SURE), "it has nothing there");
     }
 
     #[test]
