@@ -144,6 +144,8 @@ pub enum NotEnqueued {
     Unreachable,
     /// This gateway has to stop.
     Draining,
+    /// Not all of the lines that were accepted before can be used now: an agent of theirs is gone.
+    Changed,
 }
 
 impl ApiError {
@@ -331,7 +333,10 @@ impl ApiError {
             Self::NothingToRetry(id) => {
                 Fault::new(S::CONFLICT, "nothing_to_retry", "every request of the batch was answered").about_batch(id)
             }
-            Self::NotEnqueued(id, reason) => reason.fault().about_batch(id).accepted(None).retryable(true),
+            Self::NotEnqueued(id, reason) => {
+                let is_retryable = reason != NotEnqueued::Changed;
+                reason.fault().about_batch(id).accepted(None).retryable(is_retryable)
+            }
             Self::AccountQueueFull(limit) => Fault::new(
                 S::TOO_MANY_REQUESTS,
                 "account_queue_full",
@@ -382,6 +387,11 @@ impl NotEnqueued {
                 S::BAD_GATEWAY,
                 "unreachable",
                 "the queue could not be reached; the same body under the same idempotency key goes on from here",
+            ),
+            Self::Changed => Fault::new(
+                S::CONFLICT,
+                "batch_changed",
+                "not all of the lines that were accepted before can be used now; the batch can be cancelled",
             ),
             Self::Draining => Fault::new(
                 S::SERVICE_UNAVAILABLE,

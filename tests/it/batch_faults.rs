@@ -94,6 +94,35 @@ async fn a_gateway_that_dies_halfway_is_no_loss_when_the_same_is_sent_to_another
 
 #[rstest]
 #[tokio::test]
+async fn a_batch_whose_lines_are_fewer_by_now_does_not_go_on_without_them(
+    #[values(Database::Sqlite, Database::Postgres)] database: Database,
+) {
+    let mut stack = Stack::on(database).gateways(2).workers(0).start().await;
+    let other = stack.make_agent(&stack.account, &json!({ "name": "Other", "model": "demo", "provider": "demo" }));
+    let sent = body(&stack.agent, MANY) + &line("last", &other, "hello");
+    let skipping = |stack: &Stack, index: usize| {
+        let request = stack.request_at(index, Method::POST, &format!("{BATCHES}?on_invalid=skip"), &stack.key);
+        request.header("content-type", LINES).header("idempotency-key", "nightly").body(sent.clone())
+    };
+    let first = begin(skipping(&stack, 0));
+    some_are_taken(&stack, 0).await;
+    stack.nats.process().signal("STOP");
+    stack.gateways[0].process.kill();
+    stack.nats.process().signal("CONT");
+    assert!(first.await.expect("the task").is_none(), "nothing was answered");
+    let id = the_batch(&stack, 1).await["batch_id"].clone();
+    stack.gateways.remove(0);
+    stack.admin(&["agent", "remove", &stack.account, &other]);
+    let refused = Answer::to(skipping(&stack, 0)).await;
+    assert_eq!(refused.fault(409, "batch_changed")["batch_id"], id);
+    let id = id.as_str().expect("an id");
+    assert_eq!(read(&stack, id).await["status"], "enqueuing");
+    let cancelled = Caller::of(&stack).post(&format!("{BATCHES}/{id}/cancel"), "").await.ok();
+    assert_eq!(cancelled["request_counts"]["cancelled"], MANY as u64 + 1);
+}
+
+#[rstest]
+#[tokio::test]
 async fn a_caller_who_hangs_up_finds_the_batch_complete(
     #[values(Database::Sqlite, Database::Postgres)] database: Database,
 ) {

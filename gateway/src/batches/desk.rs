@@ -39,7 +39,7 @@ use crate::{
 };
 
 /// Between two looks at a batch that another gateway puts on the queue.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How many lines of a batch that is run again are read at once.
 const PORTION: usize = 100;
 
@@ -245,6 +245,10 @@ impl BatchDesk {
         again: bool,
     ) -> Result<Option<Batch>, ApiError> {
         let id = batch.id;
+        if batch.counts.total != submission.spooled.lines {
+            self.enqueuer.release(id).await;
+            return Err(ApiError::NotEnqueued(id, NotEnqueued::Changed));
+        }
         let account = &submission.caller.account;
         let reader = submission.spooled.reader().map_err(|error| lost_sight(id, &error))?;
         let order = Order {

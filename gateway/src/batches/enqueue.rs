@@ -170,7 +170,7 @@ impl Enqueuer {
     }
 
     /// Lets another gateway go on with the batch at once.
-    async fn release(&self, id: BatchId) {
+    pub async fn release(&self, id: BatchId) {
         if let Err(error) = self.store.renew_batch(id, self.gateway, Millis::now()).await {
             warn!(batch.id = %id, %error, "could not leave a batch to other gateways");
         }

@@ -128,7 +128,11 @@ impl Step {
                 ApiError::NoRoom,
                 invalid("there is no such agent in this account"),
             ],
-            Self::BatchRepeat => vec![ApiError::IdempotencyKeyReused, ApiError::KeyUnknown],
+            Self::BatchRepeat => vec![
+                ApiError::IdempotencyKeyReused,
+                ApiError::KeyUnknown,
+                ApiError::NotEnqueued(samples::BATCH, NotEnqueued::Changed),
+            ],
             Self::BatchQueue => vec![
                 ApiError::InsufficientCredits(None),
                 ApiError::AccountQueueFull(ACCOUNT_QUEUE),
