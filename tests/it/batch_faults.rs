@@ -112,7 +112,7 @@ async fn a_batch_whose_lines_are_fewer_by_now_does_not_go_on_without_them(
     assert!(first.await.expect("the task").is_none(), "nothing was answered");
     let id = the_batch(&stack, 1).await["batch_id"].clone();
     stack.gateways.remove(0);
-    stack.admin(&["agent", "remove", &stack.account, &other]);
+    stack.admin(&["agent", "remove", &other]);
     let refused = Answer::to(skipping(&stack, 0)).await;
     assert_eq!(refused.fault(409, "batch_changed")["batch_id"], id);
     let id = id.as_str().expect("an id");
