@@ -1,9 +1,11 @@
 //! The ratios that tell whether the product is fast enough, each with its bar.
 
 use crate::{
+    fairness::Fair,
     nats::Durability::{Default as ServerDefault, Shipped},
     rounds::{ACCEPTING, Kept, Results, Row},
     sample::{Sample, median},
+    tenants::Way,
 };
 
 /// One number of a sample.
@@ -14,6 +16,8 @@ const P50: Field = |sample| sample.p50;
 const P99: Field = |sample| sample.p99;
 const ANSWERED: Field = |sample| sample.answered;
 const MEMORY: Field = |sample| sample.memory;
+const P95: Field = |sample| sample.p95;
+const SHARE: Field = |sample| sample.share;
 const GROWN: Field = |sample| sample.grown;
 
 struct Bar {
@@ -69,11 +73,30 @@ fn all(results: &Results) -> Vec<Bar> {
     single(Row::Waiting(ServerDefault, 2_000, true), P99, &format!("{added} at once, {ServerDefault}"), 100.0, false);
     single(Row::Streams(false), RATE, "(6) chunks a second", 20_000.0, true);
     single(Row::Webhooks, P50, "(8) ms to a webhook, 10,000 others wait", 50.0, false);
+    bars.extend(fairness(results));
     let rows = [(Row::Workers(4), RATE), (Row::Workers(1), RATE)];
     bars.extend(Bar::of(results, "(10) 4 workers ÷ 1, jobs that wait".to_owned(), &rows, |v| v[0] / v[1], 3.6, true));
     bars.extend(reading);
     bars.extend(accepting);
     bars.extend(batches(results));
+    bars
+}
+
+/// A single account beside a backlog, ten with backlogs, and what it costs.
+fn fairness(results: &Results) -> Vec<Bar> {
+    let mut bars = Vec::new();
+    for way in Way::ALL {
+        let rows = [(Row::Fairness(Fair::Beside(way)), P95), (Row::Fairness(Fair::Alone(way)), P95)];
+        let what = format!("(9) p95 beside a backlog ÷ alone, {}", way.route());
+        bars.extend(Bar::of(results, what, &rows, |v| v[0] / v[1], 2.0, false));
+    }
+    let what = "(9) smallest ÷ largest share of ten accounts".to_owned();
+    bars.extend(Bar::of(results, what, &[(Row::Fairness(Fair::Shares(10)), SHARE)], |v| v[0], 0.8, true));
+    for queues in [1, 10] {
+        let rows = [(Row::Fairness(Fair::Drained(queues)), RATE), (Row::Fairness(Fair::Drained(0)), RATE)];
+        let what = format!("(9) drained from slot queues, {queues} of them ÷ from the front");
+        bars.extend(Bar::of(results, what, &rows, |v| v[0] / v[1], 0.6, true));
+    }
     bars
 }
 

@@ -9,6 +9,7 @@ use crate::{
     bare, batches,
     beside::{self, Beside},
     commit,
+    fairness::{self, Fair},
     load::{self, Lengths},
     mixed,
     nats::{Durability, Nats},
@@ -65,6 +66,8 @@ pub enum Row {
     Accept(Durability, bool),
     /// Webhooks while others wait for dead receivers.
     Webhooks,
+    /// Accounts beside each other.
+    Fairness(Fair),
     /// Jobs that wait, with so many workers behind two gateways.
     Workers(usize),
     /// What more of something costs.
@@ -119,6 +122,7 @@ pub async fn run(root: &Path, options: &Options, results: &mut Results) -> Resul
     round.streams().await?;
     round.accepting().await?;
     round.webhooks().await?;
+    round.fairness().await?;
     round.workers().await?;
     round.beside().await?;
     round.batches().await?;
@@ -236,6 +240,14 @@ impl Round<'_> {
         let sample = webhooks::run(&site).await?;
         self.note(Row::Webhooks, sample);
         Ok(())
+    }
+
+    async fn fairness(&mut self) -> Result<()> {
+        if !self.options.has(9) {
+            return Ok(());
+        }
+        let (root, lengths) = (self.root, self.lengths);
+        fairness::run(root, lengths, |what, sample| self.note(Row::Fairness(what), sample)).await
     }
 
     async fn workers(&mut self) -> Result<()> {

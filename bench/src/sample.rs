@@ -9,6 +9,8 @@ pub struct Sample {
     pub rate: f64,
     /// The median time of a call in milliseconds; for callers that wait, what was added to the wait.
     pub p50: Option<f64>,
+    /// The same for the slowest in twenty.
+    pub p95: Option<f64>,
     /// The same for the slowest in a hundred.
     pub p99: Option<f64>,
     /// Calls that had no answer, or not their own.
@@ -25,6 +27,8 @@ pub struct Sample {
     pub grown: Option<f64>,
     /// Old messages that were forgotten in a second.
     pub forgotten: Option<f64>,
+    /// The smallest share of an account as a part of the largest.
+    pub share: Option<f64>,
 }
 
 impl Sample {
@@ -34,6 +38,7 @@ impl Sample {
         Self {
             rate: of(&|sample| Some(sample.rate)).unwrap_or_default(),
             p50: of(&|sample| sample.p50),
+            p95: of(&|sample| sample.p95),
             p99: of(&|sample| sample.p99),
             errors: samples.iter().map(|sample| sample.errors).sum(),
             cpu: std::array::from_fn(|process| of(&|sample| sample.cpu[process])),
@@ -42,6 +47,7 @@ impl Sample {
             fragments: of(&|sample| sample.fragments),
             grown: of(&|sample| sample.grown),
             forgotten: of(&|sample| sample.forgotten),
+            share: of(&|sample| sample.share),
         }
     }
 }
@@ -75,11 +81,16 @@ impl Times {
     }
 
     /// The median and the 99th percentile in milliseconds; `None` when there are none.
-    pub fn p50_and_p99(mut self) -> Option<(f64, f64)> {
+    pub fn p50_and_p99(self) -> Option<(f64, f64)> {
+        let [p50, p99] = self.at([50, 99]);
+        p50.zip(p99)
+    }
+
+    /// These percentiles in milliseconds; `None` when there are no times.
+    pub fn at<const N: usize>(mut self, percents: [usize; N]) -> [Option<f64>; N] {
         self.0.sort_unstable();
-        let last = self.0.len().checked_sub(1)?;
-        let at = |percent: usize| f64::from(self.0[last * percent / 100]) / 1_000.0;
-        Some((at(50), at(99)))
+        let last = self.0.len().checked_sub(1);
+        percents.map(|percent| last.map(|last| f64::from(self.0[last * percent / 100]) / 1_000.0))
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use crate::{
     bars,
     beside::{self, Beside},
+    fairness::Fair,
     mixed,
     nats::Durability,
     rounds::{ACCEPTING, ARRIVAL, Kept, Kind, Results, Row},
@@ -66,6 +67,7 @@ fn label(row: Row) -> (String, String, Option<u32>) {
             (format!("(7) POST /api/v1/messages{how}"), Some(durability), Some(ACCEPTING))
         }
         Row::Webhooks => ("(8) from a message's end to its webhook, 10,000 others wait".to_owned(), None, Some(1)),
+        Row::Fairness(what) => (fairness_label(what), Some(Durability::Shipped), None),
         Row::Workers(workers) => {
             let callers = 2 * scaling::CALLERS_EACH;
             let what = format!("(10) /sleep 100ms, 2 gateways, workers of 16 slots: {workers}");
@@ -96,6 +98,22 @@ fn label(row: Row) -> (String, String, Option<u32>) {
     (what, sync.map_or_else(String::new, |durability| durability.to_string()), callers)
 }
 
+fn fairness_label(what: Fair) -> String {
+    match what {
+        Fair::Alone(way) => format!("(9) a prompt of 50 ms, one after the other, {}: alone", way.route()),
+        Fair::Beside(way) => {
+            format!("(9) the same, {}: beside another account's 10,000 there", way.route())
+        }
+        Fair::Shares(1) => "(9) 10,000 jobs of 50 ms of one account".to_owned(),
+        Fair::Shares(accounts) => {
+            let accounts = thousands(f64::from(accounts));
+            format!("(9) the same of {accounts} accounts, enqueued one account after the other")
+        }
+        Fair::Drained(0) => "(9) 20,000 jobs pulled and acknowledged: in front".to_owned(),
+        Fair::Drained(queues) => format!("(9) the same: in slot queues, {queues} of them"),
+    }
+}
+
 fn beside_label(what: Beside) -> String {
     let count = |count: u32| thousands(f64::from(count));
     match what {
@@ -121,6 +139,12 @@ fn more(sample: &Sample) -> String {
     }
     if let Some(grown) = sample.grown {
         parts.push(format!("{grown:.0} MiB more in the gateway"));
+    }
+    if let Some(p95) = sample.p95 {
+        parts.push(format!("p95 {p95:.1} ms"));
+    }
+    if let Some(share) = sample.share {
+        parts.push(format!("smallest ÷ largest share {share:.2}"));
     }
     if let Some(forgotten) = sample.forgotten {
         parts.push(format!("{} messages/s forgotten", thousands(forgotten)));
@@ -167,6 +191,7 @@ mod tests {
             Row::Webhooks,
             Row::Drain(Durability::Default, Kept::Postgres),
             Row::Mixed(Kind::Stream),
+            Row::Fairness(Fair::Shares(10)),
             Row::Workers(4),
             Row::Beside(Beside::Forgotten(1_000_000)),
         ] {

@@ -19,6 +19,7 @@ mod chat;
 mod credits;
 mod deadline;
 mod draining;
+mod fair_accounts;
 mod fairness;
 mod faults;
 mod framing;

@@ -24,8 +24,8 @@ struct State {
     most: usize,
     /// The number of the last news that some wait.
     news: u64,
-    /// When it had its last turn.
-    turn: u64,
+    /// How many turns it has had. Who comes later begins where the others are.
+    turns: u64,
     /// Not to be asked before this moment.
     resume_at: Option<Instant>,
 }
@@ -45,7 +45,7 @@ struct Candidate {
     granted: usize,
     /// What it can be granted.
     most: usize,
-    turn: u64,
+    turns: u64,
 }
 
 impl Candidate {
@@ -56,6 +56,11 @@ impl Candidate {
     fn total(&self) -> usize {
         self.has + self.granted
     }
+
+    /// The fewest jobs come first; of these, the fewest turns.
+    fn rank(&self) -> (usize, u64) {
+        (self.total(), self.turns + self.granted as u64)
+    }
 }
 
 /// Whose turn it is. Pure bookkeeping: it knows what it is told.
@@ -63,6 +68,7 @@ impl Candidate {
 pub(super) struct Rota {
     slots: Slots,
     queues: Box<[State]>,
+    /// How many turns those have had that had the last ones.
     turns: u64,
     news: u64,
     front_turns: u32,
@@ -71,7 +77,7 @@ pub(super) struct Rota {
 impl Rota {
     /// Nothing runs in `slots`, and nothing is known of any queue.
     pub(super) fn new(slots: Slots) -> Self {
-        let unknown = State { waiting: 0, running: 0, most: usize::MAX, news: 0, turn: 0, resume_at: None };
+        let unknown = State { waiting: 0, running: 0, most: usize::MAX, news: 0, turns: 0, resume_at: None };
         Self { slots, queues: vec![unknown; Queue::COUNT].into(), turns: 0, news: 0, front_turns: 0 }
     }
 
@@ -108,6 +114,9 @@ impl Rota {
     pub(super) fn some_wait(&mut self, queue: Queue) {
         self.news += 1;
         let state = &mut self.queues[queue.index()];
+        if state.waiting == 0 {
+            state.turns = state.turns.max(self.turns);
+        }
         (state.waiting, state.news) = (SOME, self.news);
     }
 
@@ -164,11 +173,12 @@ impl Rota {
         let waits = |candidate: &Candidate| candidate.queue.lane == Lane::Interactive && candidate.wants();
         let is_idle = !front_waits && !candidates.iter().any(waits);
         grant(&mut candidates, &mut left, usize::MAX, |candidate| candidate.queue.lane != Lane::Interactive, is_idle);
-        self.turns += 1;
         for Candidate { queue, granted, .. } in candidates {
             // What is on its way is enough to go on with as long as it is more than what could be asked for.
             if granted > 0 && granted >= pulls.credits(queue) {
-                self.queues[queue.index()].turn = self.turns;
+                let turns = &mut self.queues[queue.index()].turns;
+                self.turns = self.turns.max(*turns);
+                *turns += granted as u64;
                 asks.push(Ask { queue, batch: granted });
             }
         }
@@ -186,7 +196,7 @@ impl Rota {
             let waiting = usize::try_from(state.waiting).unwrap_or(usize::MAX).saturating_sub(credits);
             let most = waiting.min(state.most.saturating_sub(has));
             if most > 0 && state.resume_at.is_none_or(|at| at <= now) {
-                candidates.push(Candidate { queue, has, granted: 0, most, turn: state.turn });
+                candidates.push(Candidate { queue, has, granted: 0, most, turns: state.turns });
             }
         }
         candidates
@@ -205,8 +215,8 @@ impl Rota {
     }
 }
 
-/// Gives up to `most` slots of `left` to those of `candidates` that `may` have some, one after the other: to who has the
-/// fewest, and of these to whose last turn is the longest ago. `with_spare`: not only such as their lanes own.
+/// Gives up to `most` slots of `left` to those of `candidates` that `may` have some, one after the other.
+/// `with_spare`: not only such as their lanes own.
 fn grant(
     candidates: &mut [Candidate],
     left: &mut Slots,
@@ -223,7 +233,7 @@ fn grant(
             };
             may(candidate) && candidate.wants() && left.owned_free(candidate.queue.lane) + spare > 0
         };
-        let next = candidates.iter_mut().filter(is_next).min_by_key(|candidate| (candidate.total(), candidate.turn));
+        let next = candidates.iter_mut().filter(is_next).min_by_key(|candidate| candidate.rank());
         let Some(next) = next else { return };
         next.granted += 1;
         left.take(next.queue.lane);
@@ -317,6 +327,24 @@ mod tests {
         let running: Vec<usize> = (0..10).map(|slot| worker.rota.queues[batch(slot).index()].running).collect();
         let (least, most) = (running.iter().min(), running.iter().max());
         assert!(least.zip(most).is_some_and(|(least, most)| most - least <= 1), "{running:?}");
+    }
+
+    #[test]
+    fn who_fell_behind_by_a_slow_job_catches_up() {
+        let mut worker = Worker::standing();
+        let queues: [Queue; 10] = std::array::from_fn(|slot| batch(slot as u8));
+        queues.into_iter().for_each(|queue| worker.rota.some_wait(queue));
+        let mut begun = worker.run(queues);
+        for round in 0..400 {
+            // The first one's jobs are slow at first; later all take the same time.
+            let ended = queues.into_iter().skip(usize::from(round < 40)).cycle().nth(round * 7).expect("one");
+            if worker.rota.queues[ended.index()].running > 0 {
+                worker.rota.end(ended);
+            }
+            let more = worker.run(queues);
+            begun = std::array::from_fn(|queue| begun[queue] + more[queue]);
+        }
+        assert!(begun.iter().all(|jobs| jobs.abs_diff(begun[1]) <= 4), "{begun:?}");
     }
 
     #[test]
