@@ -34,8 +34,9 @@ const PULL_EXPIRES: Duration = Duration::from_secs(20);
 /// How often it says that it still has it.
 const PULL_HEARTBEAT: Duration = Duration::from_secs(2);
 /// How long it keeps one of a queue of which as many jobs run as may.
-const FULL_EXPIRES: Duration = Duration::from_millis(250);
-/// After a refusal (no consumer, too many waiting pulls), so that it is not asked in a tight loop.
+const FULL_EXPIRES: Duration = Duration::from_millis(50);
+/// After a refusal (no consumer, too many waiting pulls), or when as many jobs run as may, so that it is not asked in a
+/// tight loop.
 const PAUSE_AFTER_REFUSAL: Duration = Duration::from_millis(250);
 /// How often all queues are looked at: wake-ups can be lost, and nobody tells of jobs whose worker was.
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
@@ -218,11 +219,8 @@ impl Puller {
         // What it had left is not coming.
         let Some(pull) = self.pulls.close(number) else { return };
         match status {
-            // It has waited for as long as it may: nothing was there, or as much runs as may.
             StatusCode::TIMEOUT if is_expired(message.headers.as_ref()) => {
-                if pull.queue == Queue::FRONT {
-                    self.rota.was_empty(pull.queue, u64::MAX);
-                }
+                self.rota.gave_nothing(pull.queue, pull.asked_at, now + PAUSE_AFTER_REFUSAL);
             }
             // There is no more, or others have asked for all that there is.
             StatusCode::TIMEOUT | StatusCode::NOT_FOUND => self.rota.was_empty(pull.queue, pull.asked_at),
@@ -278,8 +276,7 @@ impl Puller {
 
     /// Looks at all queues, unless there is no use for what they have.
     fn begin_sweep(&mut self) {
-        let is_full = Lane::ALL.iter().all(|lane| self.rota.slots().free(*lane) == 0);
-        let is_of_use = !is_full || !self.is_swept;
+        let is_of_use = !self.rota.slots().are_taken() || !self.is_swept;
         if self.sweep.is_none() && is_of_use && self.link.borrow().up {
             let connection = self.connection.clone();
             self.sweep = Some(Box::pin(async move { depths::all(&connection).await }));

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::place::Queue;
+use crate::domain::job::Lane;
 
 /// A pull without a sign of life for this long is lost.
 const LOST_AFTER: Duration = Duration::from_secs(5);
@@ -31,11 +32,13 @@ pub(super) struct Pulls {
     open: Vec<Pull>,
     /// What is still to come, by [`Queue::index`].
     credits: Box<[usize; Queue::COUNT]>,
+    /// The same of all slot queues of a lane.
+    of_lanes: [usize; Lane::ALL.len()],
 }
 
 impl Default for Pulls {
     fn default() -> Self {
-        Self { next: 0, open: Vec::new(), credits: Box::new([0; Queue::COUNT]) }
+        Self { next: 0, open: Vec::new(), credits: Box::new([0; Queue::COUNT]), of_lanes: Default::default() }
     }
 }
 
@@ -44,13 +47,18 @@ impl Pulls {
     pub(super) fn open(&mut self, queue: Queue, batch: usize, asked_at: u64, now: Instant) -> u64 {
         self.next += 1;
         self.open.push(Pull { number: self.next, queue, left: batch, seen: now, asked_at });
-        self.credits[queue.index()] += batch;
+        self.count(queue, |credits| credits + batch);
         self.next
     }
 
     /// How many jobs of `queue` are still to come.
     pub(super) fn credits(&self, queue: Queue) -> usize {
         self.credits[queue.index()]
+    }
+
+    /// How many of the slot queues of `lane`.
+    pub(super) fn credits_of(&self, lane: Lane) -> usize {
+        self.of_lanes[lane.index()]
     }
 
     /// A job of `queue` has come: by the oldest pull, as far as one can tell. What its asker knew; `None` when nobody
@@ -60,7 +68,7 @@ impl Pulls {
         for pull in self.open.iter_mut().filter(|pull| pull.queue == queue) {
             pull.seen = now;
         }
-        self.credits[queue.index()] -= 1;
+        self.count(queue, |credits| credits - 1);
         let pull = &mut self.open[oldest];
         pull.left -= 1;
         let asked_at = pull.asked_at;
@@ -81,7 +89,7 @@ impl Pulls {
     pub(super) fn close(&mut self, number: u64) -> Option<Pull> {
         let at = self.open.iter().position(|pull| pull.number == number)?;
         let pull = self.open.remove(at);
-        self.credits[pull.queue.index()] -= pull.left;
+        self.count(pull.queue, |credits| credits - pull.left);
         Some(pull)
     }
 
@@ -94,15 +102,24 @@ impl Pulls {
     pub(super) fn clear(&mut self) {
         self.open.clear();
         self.credits.fill(0);
+        self.of_lanes.fill(0);
+    }
+
+    fn count(&mut self, queue: Queue, change: impl Fn(usize) -> usize) {
+        let credits = &mut self.credits[queue.index()];
+        *credits = change(*credits);
+        if queue != Queue::FRONT {
+            let of_lane = &mut self.of_lanes[queue.lane.index()];
+            *of_lane = change(*of_lane);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::domain::job::Lane;
+    use super::{super::place::Place, *};
 
-    const BATCH: Queue = Queue { lane: Lane::Batch, place: super::super::place::Place::Slot(3) };
+    const BATCH: Queue = Queue { lane: Lane::Batch, place: Place::Slot(3) };
 
     #[tokio::test(start_paused = true)]
     async fn credits_are_what_is_asked_for_and_has_not_come() {
@@ -111,6 +128,7 @@ mod tests {
         let second = pulls.open(BATCH, 3, 0, now);
         pulls.open(Queue::FRONT, 1, 0, now);
         assert_eq!((pulls.credits(BATCH), pulls.credits(Queue::FRONT)), (5, 1));
+        assert_eq!((pulls.credits_of(Lane::Batch), pulls.credits_of(Lane::Interactive)), (5, 0));
         pulls.came(BATCH, now);
         assert_eq!(pulls.credits(BATCH), 4);
         pulls.close(first);

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::{depths::Depth, place::Queue, pulls::Pulls, queues::MAX_ACK_PENDING, slots::Slots};
+use super::{depths::Depth, place::Queue, pulls::Pulls, queues::MAX_ACK_PENDING, slots::Slots, wakes::SlotSet};
 use crate::domain::job::Lane;
 
 /// How many jobs are asked for in front while none is known to be there: what comes suddenly begins at once. More are
@@ -68,6 +68,8 @@ impl Candidate {
 pub(super) struct Rota {
     slots: Slots,
     queues: Box<[State]>,
+    /// The slot queues where some wait.
+    waiting: SlotSet,
     /// How many turns those have had that had the last ones.
     turns: u64,
     news: u64,
@@ -78,7 +80,14 @@ impl Rota {
     /// Nothing runs in `slots`, and nothing is known of any queue.
     pub(super) fn new(slots: Slots) -> Self {
         let unknown = State { waiting: 0, running: 0, most: usize::MAX, news: 0, turns: 0, resume_at: None };
-        Self { slots, queues: vec![unknown; Queue::COUNT].into(), turns: 0, news: 0, front_turns: 0 }
+        Self {
+            slots,
+            queues: vec![unknown; Queue::COUNT].into(),
+            waiting: SlotSet::default(),
+            turns: 0,
+            news: 0,
+            front_turns: 0,
+        }
     }
 
     /// The slots.
@@ -106,8 +115,10 @@ impl Rota {
     /// Ends one.
     pub(super) fn end(&mut self, queue: Queue) {
         self.slots.give_back(queue.lane);
-        let running = &mut self.queues[queue.index()].running;
-        *running = running.saturating_sub(1);
+        let state = &mut self.queues[queue.index()];
+        state.running = state.running.saturating_sub(1);
+        // If as much ran as may, it is one less now.
+        state.resume_at = None;
     }
 
     /// Somebody said that jobs wait in `queue`.
@@ -117,23 +128,27 @@ impl Rota {
         if state.waiting == 0 {
             state.turns = state.turns.max(self.turns);
         }
-        (state.waiting, state.news) = (SOME, self.news);
+        state.news = self.news;
+        self.wait(queue, SOME);
+    }
+
+    fn wait(&mut self, queue: Queue, jobs: u64) {
+        self.queues[queue.index()].waiting = jobs;
+        if jobs > 0 { self.waiting.insert(queue) } else { self.waiting.remove(queue) }
     }
 
     /// A job of `queue` came to one who knew of all news until `asked_at`, with `behind` others behind it. What is
     /// handed out again, as this one may be, is not among these.
     pub(super) fn came(&mut self, queue: Queue, behind: u64, is_again: bool, asked_at: u64) {
-        let state = &mut self.queues[queue.index()];
-        if behind > 0 || (!is_again && state.news <= asked_at) {
-            state.waiting = behind;
+        if behind > 0 || (!is_again && self.queues[queue.index()].news <= asked_at) {
+            self.wait(queue, behind);
         }
     }
 
     /// `queue` had no more for one who knew of all news until `asked_at`.
     pub(super) fn was_empty(&mut self, queue: Queue, asked_at: u64) {
-        let state = &mut self.queues[queue.index()];
-        if state.news <= asked_at {
-            state.waiting = 0;
+        if self.queues[queue.index()].news <= asked_at {
+            self.wait(queue, 0);
         }
     }
 
@@ -151,6 +166,15 @@ impl Rota {
         (self.queues[queue.index()].most as u64) < MAX_ACK_PENDING
     }
 
+    /// A pull of `queue` has waited for as long as it may: nothing is there, or as much runs as may. One of which jobs run
+    /// here is asked again at `later`, or when one ends; others are found when all are looked at.
+    pub(super) fn gave_nothing(&mut self, queue: Queue, asked_at: u64, later: Instant) {
+        if queue == Queue::FRONT || self.queues[queue.index()].running == 0 {
+            return self.was_empty(queue, asked_at);
+        }
+        self.pause(queue, later);
+    }
+
     /// `queue` is not to be asked before `until`.
     pub(super) fn pause(&mut self, queue: Queue, until: Instant) {
         self.queues[queue.index()].resume_at = Some(until);
@@ -160,10 +184,13 @@ impl Rota {
     /// what it leaves.
     pub(super) fn asks(&mut self, pulls: &Pulls, now: Instant) -> Vec<Ask> {
         let mut left = self.slots.clone();
-        if Lane::ALL.iter().all(|lane| left.free(*lane) == 0) {
+        if left.are_taken() {
             return Vec::new();
         }
-        let mut candidates = self.candidates(pulls, now, &mut left);
+        for lane in Lane::ALL {
+            left.take_up_to(lane, pulls.credits_of(lane));
+        }
+        let mut candidates = self.candidates(pulls, now);
         if self.front_turns >= FRONT_TURNS {
             grant(&mut candidates, &mut left, 1, |candidate| candidate.queue.lane == Lane::Interactive, true);
         }
@@ -185,16 +212,21 @@ impl Rota {
         asks
     }
 
-    /// The slot queues that may have something to give; what is on its way from all of them is taken from `left`.
-    fn candidates(&self, pulls: &Pulls, now: Instant, left: &mut Slots) -> Vec<Candidate> {
+    /// How many jobs of `queue` to have here at most. Where few may run over all workers, little more is asked for than
+    /// was had: what others run keeps no slots here.
+    fn most(&self, queue: Queue) -> usize {
+        let State { most, running, .. } = self.queues[queue.index()];
+        if self.is_limited(queue) { most.min(2 * running + 1) } else { most }
+    }
+
+    /// The slot queues that may have something to give.
+    fn candidates(&self, pulls: &Pulls, now: Instant) -> Vec<Candidate> {
         let mut candidates = Vec::new();
-        for (index, state) in self.queues.iter().enumerate().skip(1) {
-            let Some(queue) = Queue::at(index) else { continue };
-            let credits = pulls.credits(queue);
-            left.take_up_to(queue.lane, credits);
+        for queue in self.waiting.iter() {
+            let (state, credits) = (&self.queues[queue.index()], pulls.credits(queue));
             let has = state.running + credits;
             let waiting = usize::try_from(state.waiting).unwrap_or(usize::MAX).saturating_sub(credits);
-            let most = waiting.min(state.most.saturating_sub(has));
+            let most = waiting.min(self.most(queue).saturating_sub(has));
             if most > 0 && state.resume_at.is_none_or(|at| at <= now) {
                 candidates.push(Candidate { queue, has, granted: 0, most, turns: state.turns });
             }
@@ -406,8 +438,24 @@ mod tests {
         let mut worker = Worker::standing();
         worker.rota.found(&Depth { queue: FLOOD, pending: 100, running: 0, most_running: 3 });
         assert!(worker.rota.is_limited(FLOOD) && !worker.rota.is_limited(batch(2)));
-        assert_eq!(worker.run([FLOOD]), [3]);
-        assert_eq!(worker.run([FLOOD]), [0]);
+        assert_eq!([worker.run([FLOOD]), worker.run([FLOOD]), worker.run([FLOOD])], [[1], [2], [0]]);
+    }
+
+    #[test]
+    fn a_queue_of_which_as_much_runs_as_may_is_asked_again_when_one_ends() {
+        let mut worker = Worker::standing();
+        let depth = Depth { queue: FLOOD, pending: 100, running: 0, most_running: 3 };
+        worker.rota.found(&depth);
+        assert_eq!(worker.run([FLOOD]), [1]);
+        let (asked_at, later) = (worker.rota.news(), worker.now + std::time::Duration::from_millis(250));
+        worker.rota.gave_nothing(FLOOD, asked_at, later);
+        assert_eq!(worker.asks(), [], "others run the rest");
+        worker.rota.end(FLOOD);
+        assert_eq!(worker.asks(), [Ask { queue: FLOOD, batch: 1 }]);
+        worker.rota.gave_nothing(FLOOD, asked_at, later);
+        assert_eq!(worker.asks(), [], "nothing of it runs here: it is found when all are looked at");
+        worker.rota.found(&depth);
+        assert_eq!(worker.asks(), [Ask { queue: FLOOD, batch: 1 }]);
     }
 
     #[test]

@@ -48,6 +48,11 @@ impl Slots {
         self.owned_free(lane) + self.spare_free()
     }
 
+    /// Whether no lane has a free one.
+    pub fn are_taken(&self) -> bool {
+        Lane::ALL.iter().all(|lane| self.free(*lane) == 0)
+    }
+
     /// How many jobs run.
     pub fn running(&self) -> usize {
         self.running.iter().sum()

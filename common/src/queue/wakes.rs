@@ -43,6 +43,13 @@ impl SlotSet {
         }
     }
 
+    /// Takes `queue` out.
+    pub fn remove(&mut self, queue: Queue) {
+        if let Place::Slot(slot) = queue.place {
+            self.0[queue.lane.index()] &= !bit(slot);
+        }
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0 == [0; LANES]
@@ -50,8 +57,14 @@ impl SlotSet {
 
     /// All of them.
     pub fn iter(self) -> impl Iterator<Item = Queue> {
-        let slots = move |lane: Lane| (0..MOST_SLOTS).filter(move |slot| self.0[lane.index()] & bit(*slot) != 0);
-        Lane::ALL.into_iter().flat_map(move |lane| slots(lane).map(move |slot| Queue::slot(lane, slot)))
+        Lane::ALL.into_iter().flat_map(move |lane| {
+            let mut left = self.0[lane.index()];
+            std::iter::from_fn(move || {
+                let slot = u8::try_from(left.trailing_zeros()).ok().filter(|_| left != 0)?;
+                left &= left - 1;
+                Some(Queue::slot(lane, slot))
+            })
+        })
     }
 
     fn to_bytes(self) -> Bytes {
@@ -145,6 +158,8 @@ mod tests {
         queues.iter().chain([&Queue::FRONT]).for_each(|queue| set.insert(*queue));
         let heard = SlotSet::from_bytes(&set.to_bytes()).expect("a set");
         assert_eq!((heard, heard.iter().collect::<Vec<_>>()), (set, queues.to_vec()));
+        queues.iter().for_each(|queue| set.remove(*queue));
+        assert!(set.is_empty());
         assert_eq!(SlotSet::from_bytes(&[0; 23]), None);
         assert_eq!(SlotSet::from_bytes(&[0; 32]), None);
     }
