@@ -2,7 +2,7 @@
 //! hears of them.
 
 use std::{
-    net::{TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     path::Path,
     process::Stdio,
     time::Duration,
@@ -10,7 +10,7 @@ use std::{
 
 use rstest::rstest;
 use serde_json::Value;
-use tests::{database::Database, stack::Stack};
+use tests::{database::Database, nats::free_port, stack::Stack};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     process::Command,
@@ -65,7 +65,7 @@ async fn what_it_says_of_not_waiting_works(#[values(Database::Sqlite, Database::
     assert!(told.starts_with(SECRET_OF_DEMO), "{told}");
     let secret = run(&stack, folder.path(), &told.replace(SECRET_OF_DEMO, "cat shown")).await;
 
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    let free = SocketAddr::from(([127, 0, 0, 1], free_port().expect("a free port")));
     let receiver = between(text, "```python\n", "```").replace("9000", &free.port().to_string());
     let mut receiver = Command::new("python3")
         .args(["-c", &receiver])

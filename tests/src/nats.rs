@@ -1,6 +1,12 @@
 //! A nats-server of the test's own, with the configuration that is shipped.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{
+    net::TcpListener,
+    path::Path,
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use tokio::{net::TcpStream, time::sleep};
@@ -21,11 +27,23 @@ pub struct Nats {
 impl Nats {
     /// Starts one on free ports, storing under `folder`.
     pub async fn start(folder: &Path) -> Result<Self> {
+        let mut nats = Self::on_free_ports(folder)?;
+        let mut up = nats.wait_until_up().await;
+        // A port may be taken between the look and the use of it.
+        for _ in 0..5 {
+            if up.is_ok() {
+                break;
+            }
+            nats = Self::on_free_ports(folder)?;
+            up = nats.wait_until_up().await;
+        }
+        up.map(|()| nats)
+    }
+
+    fn on_free_ports(folder: &Path) -> Result<Self> {
         let (port, monitor_port) = (free_port()?, free_port()?);
         let process = spawn(folder, port, monitor_port)?;
-        let nats = Self { process, folder: folder.to_owned(), port, monitor_port };
-        nats.wait_until_up().await?;
-        Ok(nats)
+        Ok(Self { process, folder: folder.to_owned(), port, monitor_port })
     }
 
     /// Where clients connect.
@@ -50,8 +68,11 @@ impl Nats {
         self.wait_until_up().await
     }
 
-    async fn wait_until_up(&self) -> Result<()> {
+    async fn wait_until_up(&mut self) -> Result<()> {
         for _ in 0..1_000 {
+            if self.process.has_ended()? {
+                break;
+            }
             if TcpStream::connect(("127.0.0.1", self.port)).await.is_ok() {
                 return Ok(());
             }
@@ -79,8 +100,17 @@ fn binary() -> String {
     common::env::text("NATS_SERVER").unwrap_or_else(|| "nats-server".to_owned())
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago. Not one of those that the system gives to connections and to port 0 (Linux: from
+/// 32768 on), so that it is still free when a server comes back to it; each process looks in places of its own.
 pub fn free_port() -> Result<u16> {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
-    Ok(listener.local_addr()?.port())
+    static LOOKS: AtomicU32 = AtomicU32::new(0);
+    let begin = std::process::id().wrapping_mul(8);
+    for _ in 0..1_000 {
+        let look = begin.wrapping_add(LOOKS.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(16_000 + look % 16_000)?;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    anyhow::bail!("no port is free")
 }

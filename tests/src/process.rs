@@ -49,6 +49,11 @@ impl Process {
         let _ = self.child.wait();
     }
 
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
     /// Waits until it has ended by itself, and returns its exit code.
     pub async fn ended(&mut self, within: Duration) -> Result<i32> {
         let until = Instant::now() + within;
@@ -73,7 +78,7 @@ impl Process {
             if let Some(found) = find(&self.output()) {
                 return Ok(found);
             }
-            let over = self.child.try_wait()?.is_some() || Instant::now() > until;
+            let over = self.has_ended()? || Instant::now() > until;
             ensure!(!over, "{} never printed {what}:\n{}", self.name, self.output());
             sleep(Duration::from_millis(10)).await;
         }
