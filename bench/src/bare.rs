@@ -23,7 +23,7 @@ use common::{
         ids::{AgentId, MessageId},
         reply::Attempt,
     },
-    queue::config::QueueRole,
+    queue::config::{QueueConfig, QueueRole},
 };
 use futures_util::StreamExt as _;
 use tokio::{
@@ -61,12 +61,12 @@ pub async fn run(nats: &Nats, callers: u32, lengths: Lengths) -> Result<Sample> 
     let job = asker.job(AgentId::new(), payload::PROMPT.to_owned());
     let end = serde_json::to_vec(&payload::end(&job, Attempt::default()))?;
     let mut ends = JoinSet::new();
-    let client = connect(nats).await?;
+    let client = connect(nats.config(QueueRole::Admin)).await?;
     let jetstream = jetstream::new(client.clone());
     let consumer = consumer(&jetstream).await?;
     let front = Arc::new(Front { jetstream, waiting: Mutex::default(), job: serde_json::to_vec(&job)?.into() });
     ends.spawn(wake(client.subscribe("ended.*").await?, front.clone()));
-    ends.spawn(work(connect(nats).await?, consumer, end.into()));
+    ends.spawn(work(connect(nats.config(QueueRole::Admin)).await?, consumer, end.into()));
 
     let window = Window::after(lengths.warm_up, lengths.measure);
     let mut tasks = JoinSet::new();
@@ -130,12 +130,11 @@ async fn work(client: Client, consumer: String, end: Bytes) -> Result<()> {
     Ok(())
 }
 
-/// A connection that may do everything.
+/// A connection with nothing of the product; the admin's may do everything.
 ///
 /// # Errors
 /// When the server is not there.
-pub async fn connect(nats: &Nats) -> Result<Client> {
-    let config = nats.config(QueueRole::Admin);
+pub async fn connect(config: QueueConfig) -> Result<Client> {
     let (user, password) = config.credentials.unwrap_or_default();
     Ok(ConnectOptions::with_user_and_password(user, password).connect(config.url).await?)
 }

@@ -57,6 +57,8 @@ fn all(results: &Results) -> Vec<Bar> {
     let rows = [(Row::Accept(Shipped, false), RATE), (Row::Publish(Shipped), RATE)];
     let what = format!("(7) accepted ÷ bare publishes, {Shipped}, {ACCEPTING} callers");
     let accepting = Bar::of(results, what, &rows, |v| v[0] / v[1], 0.7, true);
+    let rows = [(Row::Streams(false), RATE), (Row::Fan, RATE)];
+    let streaming = Bar::of(results, "(6) chunks ÷ bare fan-in".to_owned(), &rows, |v| v[0] / v[1], 0.5, true);
     let rows = [(Row::Readers, RATE), (Row::Streams(false), RATE)];
     let what = "(6) events to 100 readers ÷ chunks of 100 streams".to_owned();
     let reading = Bar::of(results, what, &rows, |v| v[0] / v[1], 1.0, true);
@@ -77,6 +79,7 @@ fn all(results: &Results) -> Vec<Bar> {
     bars.extend(fairness(results));
     let rows = [(Row::Workers(4), RATE), (Row::Workers(1), RATE)];
     bars.extend(Bar::of(results, "(10) 4 workers ÷ 1, jobs that wait".to_owned(), &rows, |v| v[0] / v[1], 3.6, true));
+    bars.extend(streaming);
     bars.extend(reading);
     bars.extend(accepting);
     bars.extend(batches(results));

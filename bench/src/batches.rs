@@ -55,7 +55,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// When the server refuses the stream or a publish.
 pub async fn pipelined(nats: &Nats) -> Result<Sample> {
     let payload = Bytes::from(serde_json::to_vec(&line(&Asker::new(), BatchId::new(), 1))?);
-    let jetstream = jetstream::new(connect(nats).await?);
+    let jetstream = jetstream::new(connect(nats.config(QueueRole::Admin)).await?);
     let config = Config {
         name: STREAM.to_owned(),
         subjects: vec!["pipelined.*".to_owned()],

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use async_nats::jetstream;
 use common::{
     domain::{ids::AgentId, job::Lane},
-    queue::{connection::Connection as Queue, jobs, place::Place, subjects},
+    queue::{config::QueueRole, connection::Connection as Queue, jobs, place::Place, subjects},
 };
 use tokio::time::{Instant, sleep};
 
@@ -125,7 +125,7 @@ async fn found(queue: &Queue) -> Result<Sample> {
 async fn drained(root: &Path, count: u32) -> Result<Sample> {
     let mut site = Site::without_worker(root, Durability::Default, None, &[]).await?;
     stock::jobs(&stock::queue(nats(&site)?).await?, &site, count, payload::PROMPT).await?;
-    let jetstream = jetstream::new(bare::connect(nats(&site)?).await?);
+    let jetstream = jetstream::new(bare::connect(nats(&site)?.config(QueueRole::Admin)).await?);
     let stream = jetstream.get_stream(subjects::JOBS).await?;
     site.start_worker()?;
     let ended = async || {

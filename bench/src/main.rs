@@ -8,6 +8,7 @@ mod children;
 mod commit;
 mod echo;
 mod fairness;
+mod fan;
 mod floor;
 mod http;
 mod load;
@@ -54,6 +55,8 @@ async fn main() -> Result<()> {
         }
         Some("echo") => echo::serve(address(arguments.nth(1))?).await,
         Some("floor-gateway") => floor::gateway(address(arguments.nth(1))?, &lifecycle).await,
+        Some("fan-gateway") => fan::gateway(address(arguments.nth(1))?, &lifecycle).await,
+        Some("fan-worker") => fan::worker(&lifecycle).await,
         Some("floor-worker") => floor::worker(&lifecycle).await,
         _ => {
             let options = Options::read(arguments)?;

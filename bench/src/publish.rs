@@ -9,7 +9,10 @@ use async_nats::jetstream::{
     stream::{Config, RetentionPolicy, StorageType},
 };
 use bytes::Bytes;
-use common::domain::ids::{AgentId, MessageId};
+use common::{
+    domain::ids::{AgentId, MessageId},
+    queue::config::QueueRole,
+};
 use tokio::{
     task::JoinSet,
     time::{Instant, timeout},
@@ -33,7 +36,7 @@ const STREAM: &str = "PUBLISHED";
 pub async fn run(nats: &Nats, callers: u32, lengths: Lengths) -> Result<Sample> {
     let job = Asker::new().job(AgentId::new(), payload::PROMPT.to_owned());
     let payload = Bytes::from(serde_json::to_vec(&job)?);
-    let jetstream = jetstream::new(connect(nats).await?);
+    let jetstream = jetstream::new(connect(nats.config(QueueRole::Admin)).await?);
     let config = Config {
         name: STREAM.to_owned(),
         subjects: vec!["published.*".to_owned()],

@@ -56,6 +56,8 @@ pub enum Row {
     Product(Durability, u32),
     /// Callers that wait; whether they come all at once.
     Waiting(Durability, u32, bool),
+    /// Streams without the product.
+    Fan,
     /// Streams; whether as shipped, with fragments gathered.
     Streams(bool),
     /// Readers of one message.
@@ -198,8 +200,11 @@ impl Round<'_> {
         // As many slots as streams, and some more.
         let slots = ("FRONTDESK_CONCURRENCY", "128");
         let settings = [slots, ("FRONTDESK_DELTA_GATHER", "0ms"), READS[0]];
+        let site = Site::fan(self.root).await?;
+        let sample = streams::run(&site, "1ms", 5).await?;
+        self.note(Row::Fan, sample);
         let site = Site::product(self.root, Durability::Shipped, &settings).await?;
-        let sample = streams::run(&site, "2ms", 5).await?;
+        let sample = streams::run(&site, "1ms", 5).await?;
         self.note(Row::Streams(false), sample);
         let sample = readers::run(&site, "2ms", 5).await?;
         self.note(Row::Readers, sample);

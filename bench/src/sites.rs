@@ -1,12 +1,12 @@
 //! What is measured, each on servers and data of its own: the echo, the floor and the product.
 
-use std::{net::SocketAddr, path::Path, process::Command};
+use std::{net::SocketAddr, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use common::{domain::ids::AgentId, queue::config::QueueRole};
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
     children::{Child, beside, free_address},
@@ -20,6 +20,9 @@ const ACCOUNT: &str = "bench";
 /// One key asks all that is asked here.
 const KEY_LIMIT: (&str, &str) = ("FRONTDESK_KEY_LIMIT", "1000000");
 const AGENT: &str = "[[agents]]\nname = \"Echo\"\nprovider = \"demo\"\nmodel = \"demo\"\n";
+
+/// How long a first answer may take.
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
 /// A running thing that answers `POST /api/v1/chat`. All of it is gone when this is dropped.
 pub struct Site {
@@ -67,6 +70,30 @@ impl Site {
         Self { address, key: no_key(), agent, gateway, worker, nats, database: String::new(), folder }
             .until_answered()
             .await
+    }
+
+    /// Streaming without the product.
+    pub async fn fan(root: &Path) -> Result<Self> {
+        let folder = TempDir::new_in(root)?;
+        let nats = Nats::start(Durability::Shipped, folder.path()).await?;
+        let address = free_address()?;
+        let mut command = this_program("fan-worker", None)?;
+        nats.give(QueueRole::Admin, &mut command);
+        let worker = Child::start("fan-worker", command, folder.path())?;
+        let mut command = this_program("fan-gateway", Some(address))?;
+        nats.give(QueueRole::Admin, &mut command);
+        let gateway = Child::start("fan-gateway", command, folder.path())?;
+        let agent = AgentId::new().to_string();
+        let (worker, nats) = (Some(worker), Some(nats));
+        let mut site = Self { address, key: no_key(), agent, gateway, worker, nats, database: String::new(), folder };
+        let request = request::stream(address, &site.key, &site.agent, "");
+        let answered = async || {
+            let Ok(mut connection) = Connection::open(address).await else { return false };
+            // A question that nobody took yet has no answer.
+            matches!(timeout(ANSWER_LIMIT, connection.ask(&request)).await, Ok(Ok(_)))
+        };
+        site.gateway.until_up(answered).await?;
+        Ok(site)
     }
 
     /// The product: gateway, worker and SQLite, with `settings` beside those as shipped.

@@ -8,12 +8,12 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{http::Connection, load::on_one_thread, procfs, request, sample::Sample, sites::Site};
+use crate::{fan, http::Connection, load::on_one_thread, procfs, request, sample::Sample, sites::Site};
 
 /// Answers that are streamed at a time.
 const STREAMS: u64 = 100;
 /// Fragments that each is made of.
-const FRAGMENTS: u64 = 200;
+const FRAGMENTS: u64 = fan::FRAGMENTS as u64;
 
 /// What the callers found.
 #[derive(Clone, Copy, Default)]
