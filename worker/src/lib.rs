@@ -4,6 +4,7 @@ pub mod agent;
 pub mod agents;
 mod allocator;
 pub mod cancels;
+pub mod conclusion;
 pub mod config;
 pub mod deliveries;
 pub mod finisher;

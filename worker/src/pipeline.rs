@@ -1,4 +1,4 @@
-//! One job from its delivery to its acknowledgement: run, store the end, tell who waits, acknowledge last of all.
+//! One job from its delivery to the end of its run, which is then brought to where ends are stored.
 
 mod end;
 
@@ -13,22 +13,19 @@ use common::{
         reply::Outcome,
         time::Millis,
     },
-    lifecycle::Lifecycle,
-    metrics::Metrics,
     queue::{
-        connection::Connection,
         dead,
         delivery::{Delivery, EnvelopeError},
-        replies::ReplySender,
     },
-    store::{connection::Store, messages::Start},
+    store::messages::Start,
 };
-use tracing::{Instrument as _, debug, error, info, info_span, warn};
+use tracing::{Instrument as _, Span, debug, error, info, info_span, warn};
 
 use crate::{
     agent::meter::Meter,
     agents::Agents,
     cancels::Cancels,
+    conclusion::{Conclusion, Rest, STORE_DELAY},
     config::WorkerConfig,
     finisher::Finisher,
     looks::{Looks, Seen},
@@ -38,21 +35,15 @@ use crate::{
 
 /// A job of a newer version waits this long for a newer worker.
 const NEWER_DELAY: Duration = Duration::from_secs(5);
-/// A job whose row could not be looked at comes back after this long.
-const STORE_DELAY: Duration = Duration::from_secs(2);
 /// Below this balance the worker looks at the account once more before it asks a model: one credit.
 const LOW_BALANCE: i64 = 1_000_000;
 
 /// What every job needs.
 pub struct Pipeline {
-    /// Where ends are stored.
-    pub store: Store,
-    /// The queue.
-    pub connection: Connection,
-    /// Where frames go.
-    pub replies: ReplySender,
-    /// Groups the commits.
+    /// Where ends are brought.
     pub finisher: Finisher,
+    /// What follows an end.
+    pub conclusion: Arc<Conclusion>,
     /// Groups the looks at what may keep a job from being run.
     pub looks: Looks,
     /// Agents by version.
@@ -63,10 +54,6 @@ pub struct Pipeline {
     pub cancels: Arc<Cancels>,
     /// This worker's settings.
     pub config: WorkerConfig,
-    /// Counts.
-    pub metrics: Arc<Metrics>,
-    /// When to stop.
-    pub lifecycle: Lifecycle,
 }
 
 /// What is to be done with a delivery after its run.
@@ -79,10 +66,11 @@ enum Verdict {
     HandBack(Option<Duration>),
 }
 
+// What is seldom needed is boxed: a task has room for all that it may do, and is moved with it.
 impl Pipeline {
     /// Takes one delivery to its end. The slot in it is free when this returns.
     pub async fn process(self: Arc<Self>, delivery: Delivery) {
-        let _running = self.metrics.job_runs();
+        let _running = self.conclusion.metrics.job_runs();
         let job = match delivery.job() {
             Ok(job) => Arc::new(job),
             Err(EnvelopeError::Newer(version)) => {
@@ -96,7 +84,7 @@ impl Pipeline {
         self.process_job(delivery, job).instrument(span).await;
     }
 
-    async fn process_job(&self, mut delivery: Delivery, job: Arc<Job>) {
+    async fn process_job(&self, delivery: Delivery, job: Arc<Job>) {
         let gatherer = Gatherer::new(job.id, delivery.info().attempt, self.config.delta_gather);
         let mut cancel = self.cancels.register(&job);
         let mut meter = Meter::default();
@@ -104,7 +92,7 @@ impl Pipeline {
             biased;
             () = cancel.stopped() => None,
             verdict = self.verdict(&delivery, &job, &gatherer, &mut meter) => Some(verdict),
-            () = self.lifecycle.aborting() => Some(Verdict::HandBack(None)),
+            () = self.conclusion.lifecycle.aborting() => Some(Verdict::HandBack(None)),
         };
         drop(cancel);
         let verdict = verdict.unwrap_or_else(|| {
@@ -118,9 +106,12 @@ impl Pipeline {
             })
         });
         match verdict {
-            Verdict::End(outcome) => self.finish(&mut delivery, job, outcome, &gatherer).await,
-            Verdict::Ended(outcome) => self.reply(&delivery, &job, outcome, &gatherer).await,
-            Verdict::HandBack(delay) => self.hand_back(&delivery, &job, delay).await,
+            Verdict::End(outcome) => self.finish(delivery, job, outcome, &gatherer).await,
+            Verdict::Ended(outcome) => {
+                let rest = Rest { delivery, last: gatherer.last(), span: Span::current() };
+                self.conclusion.tell(&rest, &job, outcome).await;
+            }
+            Verdict::HandBack(delay) => self.conclusion.hand_back(&delivery, &job, delay).await,
         }
     }
 
@@ -160,8 +151,8 @@ impl Pipeline {
         if is_first {
             return Ok(1);
         }
-        self.metrics.job_redelivered();
-        match self.store.count_start(job).await {
+        self.conclusion.metrics.job_redelivered();
+        match Box::pin(self.conclusion.store.count_start(job)).await {
             Ok(Start::Begun { starts }) if starts > self.config.max_starts => Err(self.give_up(delivery, job).await),
             Ok(Start::Begun { starts }) => {
                 info!(starts, delivered, "running a job again");
@@ -195,7 +186,8 @@ impl Pipeline {
     async fn give_up(&self, delivery: &Delivery, job: &Job) -> Verdict {
         let starts = self.config.max_starts;
         error!(starts, "giving a job up: none of its starts came to an end");
-        if let Err(error) = dead::bury(&self.connection, job.id, "poisoned", delivery.payload()).await {
+        let bury = dead::bury(&self.conclusion.connection, job.id, "poisoned", delivery.payload());
+        if let Err(error) = Box::pin(bury).await {
             warn!(%error, "could not keep a dead letter; trying again later");
             return Verdict::HandBack(Some(STORE_DELAY));
         }
@@ -207,7 +199,7 @@ impl Pipeline {
         if job.price.is_free() || job.balance > LOW_BALANCE {
             return None;
         }
-        match self.store.balance(job.account).await {
+        match Box::pin(self.conclusion.store.balance(job.account)).await {
             Ok(balance) if balance <= 0 => {
                 Some(failed(FailureCode::InsufficientCredits, "the account has no credits left", 0))
             }
@@ -218,7 +210,7 @@ impl Pipeline {
     async fn bury_unreadable(&self, delivery: &Delivery, error: &EnvelopeError) {
         error!(%error, subject = delivery.subject(), "a job cannot be read");
         let id = delivery.subject().rsplit('.').next().and_then(|id| id.parse().ok()).unwrap_or_else(MessageId::new);
-        match dead::bury(&self.connection, id, "unreadable", delivery.payload()).await {
+        match Box::pin(dead::bury(&self.conclusion.connection, id, "unreadable", delivery.payload())).await {
             Ok(()) => delivery.reject().await,
             Err(error) => {
                 warn!(%error, "could not keep a dead letter; trying again later");

@@ -38,6 +38,21 @@ struct State {
     spoken: bool,
 }
 
+/// The last frame of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct LastFrame {
+    id: MessageId,
+    attempt: Attempt,
+    n: u32,
+}
+
+impl LastFrame {
+    /// It tells of this end.
+    pub fn telling(self, outcome: Outcome) -> Frame {
+        Frame { id: self.id, attempt: self.attempt, n: self.n, body: FrameBody::Terminal { outcome } }
+    }
+}
+
 impl Gatherer {
     /// Gathers each piece for at most `wait`, for a run that begins now.
     pub fn new(id: MessageId, attempt: Attempt, wait: Duration) -> Self {
@@ -89,12 +104,10 @@ impl Gatherer {
         }
     }
 
-    /// The frame of the end.
-    pub fn terminal(&self, outcome: Outcome) -> Frame {
-        let mut state = self.state();
-        let frame = Frame { id: self.id, attempt: state.attempt, n: state.n, body: FrameBody::Terminal { outcome } };
-        state.n += 1;
-        frame
+    /// The frame of the end, before the end is known.
+    pub fn last(&self) -> LastFrame {
+        let state = self.state();
+        LastFrame { id: self.id, attempt: state.attempt, n: state.n }
     }
 
     /// Since when the next frame gathers.

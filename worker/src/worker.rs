@@ -26,9 +26,10 @@ use crate::{
     agent::runtime::{Runtime, RuntimeConfig},
     agents::Agents,
     cancels,
+    conclusion::Conclusion,
     config::WorkerConfig,
     deliveries::{config::DeliveriesConfig, courier::Courier, post::Post, sender::Sender, settler::Settler},
-    finisher::Finisher,
+    finisher::{Endings, Finisher},
     housekeeping,
     looks::Looks,
     pipeline::Pipeline,
@@ -69,6 +70,7 @@ pub struct Settings {
 /// A worker that can begin.
 pub struct Worker {
     pipeline: Pipeline,
+    endings: Endings,
     webhooks: Sender,
     streams: StreamLimits,
     operators: Listener,
@@ -111,26 +113,19 @@ impl Worker {
             lifecycle: lifecycle.clone(),
         };
         let webhooks = Sender::new(courier, connection.clone(), settings.deliveries.receivers);
-        let pipeline = Pipeline {
-            replies,
-            cancels: Arc::default(),
-            finisher: Finisher::start(store.clone(), &lifecycle),
-            looks: Looks::start(store.clone(), &lifecycle),
-            agents: Agents::new(store.clone()),
-            runner,
-            config,
-            metrics,
-            store,
-            connection,
-            lifecycle,
-        };
-        Ok(Self { pipeline, webhooks, streams: settings.streams, operators })
+        let (finisher, endings) = Finisher::new();
+        let looks = Looks::start(store.clone(), &lifecycle);
+        let agents = Agents::new(store.clone());
+        let conclusion = Arc::new(Conclusion { store, connection, replies, metrics, lifecycle });
+        let pipeline = Pipeline { finisher, conclusion, looks, agents, runner, cancels: Arc::default(), config };
+        Ok(Self { pipeline, endings, webhooks, streams: settings.streams, operators })
     }
 
     /// Runs jobs until the lifecycle says stop; then finishes what has begun, within the grace time.
     pub async fn run_until_stopped(mut self) -> Result<()> {
-        let Pipeline { store, connection, metrics, lifecycle, config, .. } = &self.pipeline;
-        let (store, connection, lifecycle, config) = (store.clone(), connection.clone(), lifecycle.clone(), *config);
+        let (conclusion, config) = (self.pipeline.conclusion.clone(), self.pipeline.config);
+        let Conclusion { store, connection, metrics, lifecycle, .. } = &*conclusion;
+        let (store, connection, lifecycle) = (store.clone(), connection.clone(), lifecycle.clone());
         let readiness = readiness(store.clone(), connection.clone());
         let pages = Pages { metrics: metrics.clone(), readiness, backlog: None };
         lifecycle.spawn(ops::serve(self.operators, pages, lifecycle.clone()));
@@ -144,7 +139,9 @@ impl Worker {
         lifecycle.spawn_background(sweep);
         lifecycle.spawn(keep_events(connection.clone(), self.streams, lifecycle.clone()));
         if let Some(ack_wait) = queue_is_fit(&connection, &lifecycle).await {
-            self.pipeline.runner.heartbeat = ack_wait / 3;
+            let heartbeat = ack_wait / 3;
+            self.pipeline.runner.heartbeat = heartbeat;
+            lifecycle.spawn(self.endings.store(conclusion.clone(), heartbeat));
             // Before the first pull, on the same connection: what was stopped before its job comes is heard first.
             let receiver = CancelReceiver::subscribe(&connection).await?;
             let cancels = self.pipeline.cancels.clone();
