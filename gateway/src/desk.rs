@@ -108,7 +108,7 @@ impl Desk {
     ) -> Result<Ticket, ApiError> {
         match key {
             None => Ok(Ticket::unkeyed()),
-            Some(key) => self.idempotency.ticket(route, key, prompt, manner).await,
+            Some(key) => Box::pin(self.idempotency.ticket(route, key, prompt, manner)).await,
         }
     }
 
@@ -125,7 +125,7 @@ impl Desk {
     ) -> Result<Ticket, ApiError> {
         match key {
             None => Ok(Ticket::unkeyed()),
-            Some(key) => self.idempotency.retry_ticket(route, key, account, original).await,
+            Some(key) => Box::pin(self.idempotency.retry_ticket(route, key, account, original)).await,
         }
     }
 

@@ -282,7 +282,8 @@ impl Dispatcher {
         until: Instant,
     ) -> Result<Answer, DispatchError> {
         let awaited = self.notes.awaited(account, id);
-        let outcome = self.hub.end(account, id, until).await.ok_or(DispatchError::Timeout { id })?;
+        let ended = Box::pin(self.hub.end(account, id, until)).await;
+        let outcome = ended.ok_or(DispatchError::Timeout { id })?;
         awaited.heard();
         Ok(Answer { id, created_at, outcome })
     }
@@ -364,7 +365,8 @@ impl Dispatcher {
     async fn wait(&self, waiter: &mut CallWaiter, id: MessageId, until: Instant) -> Result<Wake, DispatchError> {
         tokio::select! {
             wake = waiter.wait() => Ok(wake),
-            () = sleep_until(until) => self.ends.last_look(id).await,
+            // Boxed: what is seldom needed takes no room of all who wait.
+            () = sleep_until(until) => Box::pin(self.ends.last_look(id)).await,
             () = self.lifecycle.aborting() => Err(DispatchError::Timeout { id }),
         }
     }

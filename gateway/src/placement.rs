@@ -130,7 +130,8 @@ impl Placement {
         if let Some(slot) = self.board().place(account, lane, Instant::now()) {
             return slot;
         }
-        let slot = self.find(account, lane).await;
+        // Boxed: it is large, and whoever waits for an answer would keep room for it.
+        let slot = Box::pin(self.find(account, lane)).await;
         self.board().place(account, lane, Instant::now()).unwrap_or(slot)
     }
 

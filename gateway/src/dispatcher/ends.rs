@@ -41,7 +41,7 @@ impl Ends {
         };
         match told {
             Some(outcome) if !outcome.content_is_elsewhere() => Ok(outcome),
-            _ => self.read_until(id, until).await,
+            _ => Box::pin(self.read_until(id, until)).await,
         }
     }
 
