@@ -206,7 +206,7 @@ impl Round<'_> {
         let site = Site::product(self.root, Durability::Shipped, &settings).await?;
         let sample = streams::run(&site, "1ms", 5).await?;
         self.note(Row::Streams(false), sample);
-        let sample = readers::run(&site, "2ms", 5).await?;
+        let sample = readers::run(&site, "1ms", 5).await?;
         self.note(Row::Readers, sample);
         let site = Site::product(self.root, Durability::Shipped, &[slots]).await?;
         let sample = streams::run(&site, "5ms", 2).await?;

@@ -61,7 +61,7 @@ fn label(row: Row) -> (String, String, Option<u32>) {
         }
         Row::Fan => ("(6) bare fan-in of the same frames, to HTTP bodies, at 1 ms".to_owned(), None, Some(100)),
         Row::Streams(false) => ("(6) chunks, each fragment by itself, model at 1 ms".to_owned(), None, Some(100)),
-        Row::Readers => ("(6) events of one message to its readers, model at 2 ms".to_owned(), None, Some(100)),
+        Row::Readers => ("(6) events of one message to its readers, model at 1 ms".to_owned(), None, Some(100)),
         Row::Publish(durability) => ("(7) bare acknowledged publish".to_owned(), Some(durability), Some(ACCEPTING)),
         Row::Accept(durability, is_run) => {
             let how = if is_run { ", run beside" } else { "" };
