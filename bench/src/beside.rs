@@ -34,9 +34,10 @@ const FINISHED: u32 = 1_000_000;
 const WAITERS: [u32; 3] = [0, 1_000, 10_000];
 /// Jobs that are found and taken back, one after the other.
 const FOUND: u32 = 500;
-/// Slots of a worker, and how many of them the jobs of one lane can have while no other has any.
+/// Slots of a worker, and how many of them the jobs of one slot queue can have while no other has any: the other lanes
+/// own an eighth, and some are kept for newcomers.
 const SLOTS: &str = "256";
-const SLOTS_OF_A_LANE: u64 = 224;
+const SLOTS_OF_A_QUEUE: u64 = 216;
 /// Longer than anything is measured.
 const SLEEP: &str = "/sleep 1h";
 /// Whatever takes longer than this has failed.
@@ -92,9 +93,9 @@ async fn calls(site: &Site, lengths: Lengths) -> Result<Sample> {
 async fn pending(root: &Path, count: u32, lengths: Lengths) -> Result<(Sample, Sample)> {
     let site = Site::product(root, Durability::Default, &[("FRONTDESK_CONCURRENCY", SLOTS)]).await?;
     let queue = stock::queue(nats(&site)?).await?;
-    // All slots that the lane can have are busy: what comes then stays.
+    // All slots that the queue can have are busy: what comes then stays.
     stock::jobs(&queue, &site, SLOTS.parse()?, SLEEP).await?;
-    stock::until_running(&queue, Lane::Batch, SLOTS_OF_A_LANE).await?;
+    stock::until_running(&queue, Lane::Batch, SLOTS_OF_A_QUEUE).await?;
     stock::jobs(&queue, &site, count, payload::PROMPT).await?;
     Ok((calls(&site, lengths).await?, found(&queue).await?))
 }
