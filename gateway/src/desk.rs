@@ -82,6 +82,7 @@ impl Desk {
             callback: None,
             metadata: None,
             retry_of: None,
+            is_keyed: false,
         };
         Ok((agent, prompt))
     }
@@ -95,7 +96,8 @@ impl Desk {
         checked.map_err(|refusal| ApiError::BadRequest(format!("`callback_url` {refusal}")))
     }
 
-    /// Under which id `prompt` is handled: without a key under a new one, which costs nothing.
+    /// Under which id `prompt` is handled: without a key under a new one, which costs nothing. The prompt knows then
+    /// whether it has one.
     ///
     /// # Errors
     /// See [`Idempotency::ticket`].
@@ -103,9 +105,10 @@ impl Desk {
         &self,
         route: &str,
         key: Option<&IdempotencyKey>,
-        prompt: &Prompt,
+        prompt: &mut Prompt,
         manner: Manner,
     ) -> Result<Ticket, ApiError> {
+        prompt.is_keyed = key.is_some();
         match key {
             None => Ok(Ticket::unkeyed()),
             Some(key) => Box::pin(self.idempotency.ticket(route, key, prompt, manner)).await,

@@ -6,6 +6,7 @@ use reqwest::Method;
 use rstest::rstest;
 use serde_json::{Value, json};
 use tests::{
+    caller::Caller,
     database::{Database, psql},
     model::{Behaviour, ModelServer},
     stack::Stack,
@@ -105,6 +106,29 @@ async fn a17_a_queue_that_is_silent_is_502_and_in_doubt(
     assert_eq!((status, &body["accepted"]), (502, &Value::Null), "{body}");
     assert!(body.as_object().is_some_and(|body| body.contains_key("accepted")), "{body}");
     assert!(body["message_id"].is_string(), "{body}");
+}
+
+/// The job reaches the stream when the queue goes on, long after its caller was told that nobody knows.
+#[rstest]
+#[tokio::test]
+async fn a_job_that_came_too_late_runs_for_who_comes_again_with_its_key(
+    #[values(Database::Sqlite, Database::Postgres)] database: Database,
+) {
+    let model = ModelServer::start().await.expect("a model");
+    let mut stack = Stack::with_model(database, &model).set("FRONTDESK_PUBLISH_BUDGET", "500ms").start().await;
+    let (keyed, unkeyed) = (Caller::of(&stack).with_header("idempotency-key", "late"), Caller::of(&stack));
+    stack.nats.process().signal("STOP");
+    let asked = (keyed.chat(&stack.agent, "nonce 93"), unkeyed.chat(&stack.agent, "nonce 94"));
+    let (keyed_answer, unkeyed_answer) = tokio::join!(asked.0, asked.1);
+    assert_eq!((keyed_answer.status, unkeyed_answer.status), (502, 502), "{keyed_answer} {unkeyed_answer}");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    stack.nats.process().signal("CONT");
+    stack.until_status("/readyz", 200, Duration::from_secs(20)).await.expect("it recovers without a restart");
+    let again = keyed.chat(&stack.agent, "nonce 93").await;
+    assert_eq!((again.status, &again.json()["content"]), (200, &json!("nonce 93")), "{again}");
+    stack.until_billed(2, Duration::from_secs(30)).await.expect("both come to an end");
+    let prompts: Vec<_> = model.calls().iter().map(|call| call.prompt().to_owned()).collect();
+    assert_eq!(prompts, ["nonce 93"], "whoever has no key cannot come for it: it is not run");
 }
 
 #[rstest]

@@ -202,7 +202,7 @@ async fn chat(
     let id = request.agent_id.parse().map_err(|_| ApiError::AgentNotFound)?;
     let (agent, mut prompt) = desk.prompt(&admitted.caller, Channel::Api, id, request.turns, &context).await?;
     prompt.new_chat = request.new_chat;
-    let ticket = desk.ticket(CHAT, key.as_ref(), &prompt, request.manner).await?;
+    let ticket = desk.ticket(CHAT, key.as_ref(), &mut prompt, request.manner).await?;
     let is_replay = ticket.has_ended();
     let mut hang_up = HangUp::of(request.manner, &ticket, &archive, &admitted.caller);
     let answered = if request.manner.stream {

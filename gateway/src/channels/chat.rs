@@ -143,8 +143,8 @@ async fn chat(
     work: Work<ChatRequest>,
 ) -> Result<Response, ApiError> {
     let Work { body: ChatRequest { message, manner }, key, prefer } = work;
-    let (agent, prompt) = message.prompt(&desk, &admitted.caller, Channel::Api, &context).await?;
-    let ticket = desk.ticket(CHAT, key.as_ref(), &prompt, manner).await?;
+    let (agent, mut prompt) = message.prompt(&desk, &admitted.caller, Channel::Api, &context).await?;
+    let ticket = desk.ticket(CHAT, key.as_ref(), &mut prompt, manner).await?;
     let is_replay = ticket.has_ended();
     let mut hang_up = HangUp::of(manner, &ticket, &archive, &admitted.caller);
     let answered = answer(&desk, agent.id, prompt, ticket, prefer, || hang_up.disarm()).await;

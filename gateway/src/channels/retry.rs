@@ -73,7 +73,7 @@ async fn retry(
         desk.check(callback).await?;
     }
     let (_, prompt) = desk.prompt(&admitted.caller, Channel::Api, agent, turns, &context).await?;
-    let prompt = Prompt { new_chat, callback, metadata, retry_of: Some(id), ..prompt };
+    let prompt = Prompt { new_chat, callback, metadata, retry_of: Some(id), is_keyed: key.is_some(), ..prompt };
     desk.submit(prompt, &ticket).await?;
     Ok(taken(&ticket, agent))
 }

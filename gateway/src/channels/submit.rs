@@ -130,8 +130,8 @@ async fn submit(
     work: Work<MessageRequest>,
     context: &RequestContext,
 ) -> Result<Submitted, ApiError> {
-    let (_, prompt) = work.body.prompt(desk, caller, channel, context).await?;
-    let ticket = desk.ticket(route, work.key.as_ref(), &prompt, Manner::default()).await?;
+    let (_, mut prompt) = work.body.prompt(desk, caller, channel, context).await?;
+    let ticket = desk.ticket(route, work.key.as_ref(), &mut prompt, Manner::default()).await?;
     desk.submit(prompt, &ticket).await?;
     Ok(Submitted { id: ticket.id(), is_replay: !ticket.needs_job() })
 }

@@ -49,6 +49,8 @@ pub struct Prompt {
     pub metadata: Option<Map<String, Value>>,
     /// The message that this one runs again.
     pub retry_of: Option<MessageId>,
+    /// Whether it came with an `Idempotency-Key`: whoever was not sure that it is accepted can come again for it.
+    pub is_keyed: bool,
 }
 
 /// How long a caller waits for an answer.
@@ -74,7 +76,7 @@ pub(super) struct Terms {
     pub(super) stream: bool,
     /// How long the caller waits, when the job is of little use afterwards.
     pub(super) wait: Option<Duration>,
-    /// How long it may take to the stream; later it was answered as refused.
+    /// How long it may take to the stream, unless it has a key; later it was answered as refused.
     pub(super) publish_within: Duration,
     /// How long it may take until a worker begins it.
     pub(super) start_within: Duration,
@@ -84,6 +86,9 @@ impl Prompt {
     /// The job that does it, accepted now.
     pub(super) fn job(self, terms: Terms) -> Job {
         let created_at = Millis::now();
+        // Who comes again with the key comes for this very job, however late it reached the stream: it must not have
+        // been ended as a late one by then.
+        let publish_within = if self.is_keyed { terms.start_within } else { terms.publish_within };
         Job {
             v: JOB_VERSION,
             id: terms.id,
@@ -96,7 +101,7 @@ impl Prompt {
             turns: self.turns,
             new_chat: self.new_chat,
             created_at,
-            publish_by: created_at.plus(terms.publish_within),
+            publish_by: created_at.plus(publish_within),
             start_by: created_at.plus(terms.start_within),
             wait_until: terms.wait.map(|wait| created_at.plus(wait)),
             reply_to: terms.reply_to,

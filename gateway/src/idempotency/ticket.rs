@@ -266,6 +266,7 @@ mod tests {
             callback: None,
             metadata: None,
             retry_of: None,
+            is_keyed: true,
         }
     }
 
