@@ -97,9 +97,9 @@ impl Drop for Process {
     }
 }
 
-/// Where the binaries of this workspace are: beside the folder of the running test.
+/// Where the binaries of this workspace are: beside the running program, or beside the folder of the running test.
 pub fn binary(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("the running test");
-    let folder = test.ancestors().nth(2).context("a folder").expect("target/<profile>");
-    folder.join(name)
+    let running = std::env::current_exe().expect("the running program");
+    let mut places = running.ancestors().skip(1).take(2).map(|folder| folder.join(name));
+    places.find(|place| place.exists()).unwrap_or_else(|| panic!("{name} is not built beside {}", running.display()))
 }
