@@ -1,0 +1,298 @@
+//! What must hold after every row, on sets: what callers were told, against what is stored.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use tests::sink::Received;
+
+use crate::{
+    calls::{Call, Manner},
+    site::{DEADLINE, Footprint},
+    store::{Store, plain},
+};
+
+/// A request may end this much after the deadline.
+const LATE: Duration = Duration::from_secs(2);
+/// What a process may have opened since the beginning, beside a connection for each caller, kept for the next call.
+const FILES: usize = 24;
+/// By how much its memory may have grown, in KiB.
+const MEMORY: u64 = 64 * 1024;
+/// The statuses that the contract allows when parts of the product are down.
+const ALLOWED: [u16; 7] = [200, 202, 409, 429, 502, 503, 504];
+
+/// A rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Check {
+    /// The run met its fault, and most calls succeeded.
+    Valid,
+    /// What was accepted has ended in the store.
+    Lost,
+    /// What is in the store was attempted.
+    Phantom,
+    /// One result, one charge, of the tokens of that result.
+    Twice,
+    /// Every request ended in time, and nobody waits any more.
+    Wait,
+    /// Everybody got the answer to what was asked.
+    Right,
+    /// Every status is one that the contract allows.
+    Code,
+    /// The same key gave the same id.
+    Retry,
+    /// It came back without help.
+    Back,
+    /// Nothing is held that was not before.
+    Leak,
+    /// The counts agree.
+    Truth,
+}
+
+/// All rules, in the order of the ledger.
+pub const CHECKS: [Check; 11] = [
+    Check::Valid,
+    Check::Lost,
+    Check::Phantom,
+    Check::Twice,
+    Check::Wait,
+    Check::Right,
+    Check::Code,
+    Check::Retry,
+    Check::Back,
+    Check::Leak,
+    Check::Truth,
+];
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    /// The rule.
+    pub check: Check,
+    /// What was found.
+    pub found: String,
+    /// A time: a busy machine breaks it, so that it decides in the full run alone.
+    pub is_time: bool,
+}
+
+impl Fault {
+    fn of(check: Check, found: impl Into<String>) -> Self {
+        Self { check, found: found.into(), is_time: false }
+    }
+}
+
+/// What a row left behind.
+pub struct Evidence<'a> {
+    /// The log of the callers.
+    pub calls: &'a [Call],
+    /// What is stored.
+    pub store: &'a Store,
+    /// What the receiver of webhooks got.
+    pub received: &'a [Received],
+    /// Faults that happened, by what they are called, with how many are needed.
+    pub met: &'a [(String, u64, u64)],
+    /// Held before and after, by the processes that live.
+    pub footprints: [&'a Footprint; 2],
+    /// How many callers there were at once.
+    pub at_once: usize,
+    /// Who waits at the end.
+    pub waiters: f64,
+    /// How long it took to come to rest after the last fault, and how long it may.
+    pub back: (Duration, Duration),
+}
+
+/// All that is wrong.
+pub fn faults(evidence: &Evidence<'_>) -> Vec<Fault> {
+    let checks = [valid, lost, phantom, twice, wait, right, code, retry, back, leak, truth];
+    checks.iter().flat_map(|check| check(evidence)).collect()
+}
+
+fn valid(evidence: &Evidence<'_>) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for (what, met, wanted) in evidence.met {
+        if met < wanted {
+            faults.push(Fault::of(Check::Valid, format!("{met} {what}, not {wanted}")));
+        }
+    }
+    let done = evidence.calls.iter().filter(|call| call.done).count();
+    if done * 2 <= evidence.calls.len() {
+        faults.push(Fault::of(Check::Valid, format!("{done} of {} calls succeeded", evidence.calls.len())));
+    }
+    faults
+}
+
+fn lost(evidence: &Evidence<'_>) -> Vec<Fault> {
+    let ended = evidence.store.ended();
+    let mut lost = BTreeSet::new();
+    for call in evidence.calls.iter().filter(|call| call.accepted) {
+        if call.manner != Manner::Batch {
+            lost.extend(call.ids.iter().filter(|id| !ended.contains(plain(id).as_str())).cloned());
+            continue;
+        }
+        let of_batch = |id: &str| call.ids.iter().any(|batch| plain(batch) == id);
+        let lines = evidence.store.messages.values().filter(|line| line.batch.as_deref().is_some_and(of_batch));
+        let stored = lines.filter(|line| line.has_ended()).count();
+        if stored < call.answers.len() {
+            lost.insert(format!("{} lines of {}", call.answers.len() - stored, call.key));
+        }
+    }
+    list(Check::Lost, "accepted, and without an end", lost)
+}
+
+fn phantom(evidence: &Evidence<'_>) -> Vec<Fault> {
+    let attempted: BTreeSet<&str> =
+        evidence.calls.iter().flat_map(|call| call.answers.keys()).map(String::as_str).collect();
+    let is_known = |prompt: &str| nonce_in(prompt).is_some_and(|nonce| attempted.contains(nonce));
+    let unknown = evidence.store.messages.values().filter(|message| !is_known(&message.prompt));
+    list(Check::Phantom, "stored, and attempted by nobody", unknown.map(|message| message.id.clone()))
+}
+
+fn twice(evidence: &Evidence<'_>) -> Vec<Fault> {
+    let mut by_nonce: BTreeMap<&str, usize> = BTreeMap::new();
+    let messages = evidence.store.messages.values();
+    messages.filter_map(|message| nonce_in(&message.prompt)).for_each(|nonce| {
+        *by_nonce.entry(nonce).or_default() += 1;
+    });
+    let doubled = by_nonce.into_iter().filter(|(_, messages)| *messages > 1).map(|(nonce, _)| nonce.to_owned());
+    let mut faults = list(Check::Twice, "stored as more than one message", doubled);
+    let completed = evidence.store.messages.values().filter(|message| message.status == "completed");
+    let misbilled = completed.filter(|message| {
+        let charges = evidence.store.charges.get(&message.id).map(Vec::as_slice);
+        charges != Some(&[message.tokens])
+    });
+    faults.extend(list(Check::Twice, "not billed once for its tokens", misbilled.map(|message| message.id.clone())));
+    let mut seen = BTreeSet::new();
+    let noted = evidence.store.results.iter().filter(|line| !seen.insert(line.as_str()));
+    faults.extend(list(Check::Twice, "twice in the results of its batch", noted.cloned()));
+    faults.extend(list(Check::Twice, "told of under two ids", told_twice(evidence.received)));
+    faults
+}
+
+/// Messages of which a receiver heard under more than one id of a delivery: it could not know that it is the same.
+fn told_twice(received: &[Received]) -> Vec<String> {
+    let mut deliveries: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    for request in received {
+        let message = request.json()["data"]["message_id"].as_str().unwrap_or_default().to_owned();
+        deliveries.entry(message).or_default().extend(request.header("webhook-id"));
+    }
+    deliveries.into_iter().filter(|(_, ids)| ids.len() > 1).map(|(message, _)| message).collect()
+}
+
+fn wait(evidence: &Evidence<'_>) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    if evidence.waiters != 0.0 {
+        faults.push(Fault::of(Check::Wait, format!("{} still wait", evidence.waiters)));
+    }
+    let asks = evidence.calls.iter().flat_map(|call| call.asks.iter().map(move |ask| (call, ask)));
+    let late = asks.filter(|(_, ask)| ask.took > DEADLINE + LATE);
+    let late = late.map(|(call, ask)| format!("{} of {} after {:?}", ask.route, call.key, ask.took));
+    faults.extend(list(Check::Wait, "ended too late", late).into_iter().map(|fault| Fault { is_time: true, ..fault }));
+    faults
+}
+
+fn right(evidence: &Evidence<'_>) -> Vec<Fault> {
+    let answers = evidence.calls.iter().flat_map(|call| &call.answers);
+    let wrong = answers.filter(|(nonce, answer)| answer.as_ref().is_some_and(|answer| answer != *nonce));
+    let mut faults =
+        list(Check::Right, "answered otherwise", wrong.map(|(nonce, answer)| format!("{nonce}: {answer:?}")));
+    let told: BTreeMap<String, String> = evidence
+        .received
+        .iter()
+        .map(|request| request.json()["data"].clone())
+        .filter_map(|data| Some((data["message_id"].as_str()?.to_owned(), data["content"].as_str()?.to_owned())))
+        .collect();
+    let webhooks = evidence.calls.iter().filter(|call| call.manner == Manner::Webhook && call.done);
+    let untold = webhooks.filter(|call| {
+        let told = call.ids.first().and_then(|id| told.get(id));
+        told.is_none() || told != call.answers.keys().next()
+    });
+    faults.extend(list(Check::Right, "not told to the receiver", untold.map(|call| call.key.clone())));
+    faults
+}
+
+fn code(evidence: &Evidence<'_>) -> Vec<Fault> {
+    let asks = evidence.calls.iter().flat_map(|call| call.asks.iter().map(move |ask| (call, ask)));
+    let wrong = asks.filter(|(_, ask)| ask.status.is_some_and(|status| !ALLOWED.contains(&status)));
+    let wrong = wrong.map(|(call, ask)| format!("{} of {}: {:?} {:?}", ask.route, call.key, ask.status, ask.code));
+    list(Check::Code, "not in the contract", wrong)
+}
+
+fn retry(evidence: &Evidence<'_>) -> Vec<Fault> {
+    let changed = evidence.calls.iter().filter(|call| call.ids.len() > 1);
+    list(Check::Retry, "more than one id", changed.map(|call| format!("{}: {:?}", call.key, call.ids)))
+}
+
+fn back(evidence: &Evidence<'_>) -> Vec<Fault> {
+    let (took, limit) = evidence.back;
+    let found = format!("it took {took:.1?} to come to rest, not {limit:?}");
+    if took > limit { vec![Fault { is_time: true, ..Fault::of(Check::Back, found) }] } else { Vec::new() }
+}
+
+fn leak(evidence: &Evidence<'_>) -> Vec<Fault> {
+    leaks(evidence.footprints, evidence.at_once)
+}
+
+/// What is held after a row with so many callers at once that was not before.
+pub fn leaks([before, after]: [&Footprint; 2], at_once: usize) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for (process, files) in &after.files {
+        let earlier = before.files.get(process).copied();
+        if earlier.is_some_and(|earlier| *files > earlier + FILES + at_once) {
+            faults.push(Fault::of(Check::Leak, format!("process {process} has {files} files open, was {earlier:?}")));
+        }
+    }
+    for (process, memory) in &after.memory {
+        let earlier = before.memory.get(process).copied();
+        if earlier.is_some_and(|earlier| *memory > earlier + MEMORY) {
+            faults.push(Fault::of(Check::Leak, format!("process {process} has {memory} KiB, was {earlier:?}")));
+        }
+    }
+    for (what, earlier, now) in
+        [("subscriptions", before.subscriptions, after.subscriptions), ("consumers", before.consumers, after.consumers)]
+    {
+        if earlier != now {
+            faults.push(Fault::of(Check::Leak, format!("{now} {what}, were {earlier}")));
+        }
+    }
+    faults
+}
+
+fn truth(evidence: &Evidence<'_>) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let (ended, all) = (evidence.store.ended().len(), evidence.store.messages.len());
+    if ended != all {
+        faults.push(Fault::of(Check::Truth, format!("{ended} of {all} stored messages have ended")));
+    }
+    let miscounted = evidence.store.batches.iter().filter(|(id, (total, counted))| {
+        let lines = evidence.store.messages.values().filter(|line| line.batch.as_ref() == Some(id)).count() as u64;
+        *total != *counted || *counted != lines
+    });
+    faults.extend(list(Check::Truth, "counted otherwise than stored", miscounted.map(|(id, _)| id.clone())));
+    let answered = evidence.calls.iter().filter(|call| call.done && call.manner != Manner::Batch);
+    let end =
+        |id: &String| evidence.store.messages.get(&plain(id)).map_or("unknown", |message| message.status.as_str());
+    let otherwise = answered.filter(|call| call.ids.iter().any(|id| end(id) != "completed"));
+    let otherwise = otherwise.map(|call| {
+        let ends: Vec<_> = call.ids.iter().map(end).collect();
+        format!("{} ({}): {}", call.key, call.manner, ends.join(", "))
+    });
+    faults.extend(list(Check::Truth, "answered, and stored otherwise", otherwise));
+    faults
+}
+
+/// One fault with the first few of `things`, unless there are none.
+fn list(check: Check, what: &str, things: impl IntoIterator<Item = String>) -> Vec<Fault> {
+    let things: Vec<_> = things.into_iter().collect();
+    if things.is_empty() {
+        return Vec::new();
+    }
+    let some: Vec<_> = things.iter().take(3).cloned().collect();
+    vec![Fault::of(check, format!("{} {what}: {}", things.len(), some.join(", ")))]
+}
+
+/// The nonce in a stored prompt: it ends with a full stop.
+fn nonce_in(prompt: &str) -> Option<&str> {
+    let from = prompt.find("nonce-")?;
+    let length = prompt[from..].find('.')?;
+    Some(&prompt[from..=from + length])
+}

@@ -1,0 +1,129 @@
+//! Where callers ask: each request is noted, whatever comes of it.
+
+use std::time::Duration;
+
+use reqwest::{Client, Method, RequestBuilder};
+use serde_json::Value;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::calls::{Ask, Call, Calls};
+
+/// A request that takes this much longer than the deadline is given up, and found by the check WAIT.
+const MARGIN: Duration = Duration::from_secs(15);
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(150);
+
+/// The gateways as a caller knows them. Cheap to clone.
+#[derive(Clone)]
+pub struct Desk {
+    /// Where the gateways are.
+    pub urls: Vec<String>,
+    /// The key of the caller's account.
+    pub key: String,
+    /// The agent that is asked.
+    pub agent: String,
+    /// What the keys of its calls, and so the nonces, begin with after `nonce-`.
+    pub name: String,
+    /// Where callbacks go.
+    pub callback: String,
+    /// The longest wait of a caller.
+    pub deadline: Duration,
+    /// How long a caller goes on trying.
+    pub patience: Duration,
+    /// The log.
+    pub calls: Calls,
+    /// Asks.
+    pub client: Client,
+}
+
+/// A whole answer.
+pub struct Answer {
+    /// Its status.
+    pub status: u16,
+    /// The id in its header `X-Message-Id`.
+    pub message_id: Option<String>,
+    /// Its body.
+    pub text: String,
+}
+
+impl Answer {
+    /// The body as JSON; null when it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or(Value::Null)
+    }
+
+    /// Whether the same request may be sent again.
+    pub fn is_passing(&self) -> bool {
+        match self.status {
+            429 | 503 | 504 => true,
+            502 => self.json()["code"] != "agent_failed",
+            _ => false,
+        }
+    }
+}
+
+impl Desk {
+    /// A request through the gateway `place`, counted round.
+    pub fn request(&self, place: usize, method: Method, path: &str) -> RequestBuilder {
+        let url = &self.urls[place % self.urls.len()];
+        self.client.request(method, format!("{url}{path}")).bearer_auth(&self.key)
+    }
+
+    /// Sends one request and notes it with `call`.
+    pub async fn ask(&self, call: &mut Call, route: &'static str, request: RequestBuilder) -> Option<Answer> {
+        let (at, began) = (self.calls.elapsed(), Instant::now());
+        let answer = timeout(self.deadline + MARGIN, whole(request)).await.ok().flatten();
+        let body = answer.as_ref().map(Answer::json).unwrap_or_default();
+        call.asks.push(Ask {
+            route,
+            status: answer.as_ref().map(|answer| answer.status),
+            code: body["code"].as_str().map(str::to_owned),
+            began: at,
+            took: began.elapsed(),
+        });
+        answer
+    }
+
+    /// Sends what `make` makes to one gateway after the other, until an answer is more than a passing one, or the
+    /// caller's patience is at its end.
+    pub async fn insist(
+        &self,
+        call: &mut Call,
+        route: &'static str,
+        first: usize,
+        make: impl Fn(usize) -> RequestBuilder,
+    ) -> Option<Answer> {
+        let until = Instant::now() + self.patience;
+        for place in first.. {
+            let answer = self.ask(call, route, make(place)).await;
+            if let Some(answer) = answer.as_ref().filter(|_| route.starts_with("POST")) {
+                note(call, answer);
+            }
+            match answer {
+                Some(answer) if !answer.is_passing() => return Some(answer),
+                _ if Instant::now() > until => return None,
+                _ => sleep(PAUSE).await,
+            }
+        }
+        None
+    }
+}
+
+/// What an answer says about the job: its id, and whether it is kept.
+fn note(call: &mut Call, answer: &Answer) {
+    let body = answer.json();
+    let is_kept = body["accepted"] == true || matches!(answer.status, 200 | 202);
+    call.accepted |= is_kept;
+    let id = body["batch_id"].as_str().or(body["message_id"].as_str()).or(answer.message_id.as_deref());
+    if let Some(id) = id {
+        call.named(id);
+    }
+}
+
+async fn whole(request: RequestBuilder) -> Option<Answer> {
+    let response = request.send().await.ok()?;
+    let status = response.status().as_u16();
+    let message_id = response.headers().get("x-message-id").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let text = response.text().await.ok()?;
+    Some(Answer { status, message_id, text })
+}

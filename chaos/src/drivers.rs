@@ -1,0 +1,134 @@
+//! Callers of each manner: what they send, and when they have what they wanted.
+
+use std::collections::BTreeMap;
+
+use reqwest::{Method, RequestBuilder};
+use serde_json::{Value, json};
+use tests::batch;
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    calls::{Call, Manner},
+    desk::{Answer, Desk},
+};
+
+/// A long-poll lasts this many seconds.
+const POLL: u32 = 5;
+
+/// Makes one call of `manner` and notes it. `key` is its `Idempotency-Key`, and what its nonces begin with.
+pub async fn call(desk: &Desk, manner: Manner, key: &str, lines: usize, gateway: usize) {
+    let nonces: Vec<String> = match manner {
+        Manner::Batch => (1..=lines).map(|line| format!("{key}-{line}.")).collect(),
+        _ => vec![format!("{key}.")],
+    };
+    let mut call = Call::new(manner, key.to_owned(), nonces);
+    match manner {
+        Manner::Sync => sync(desk, &mut call, gateway).await,
+        Manner::Stream => stream(desk, &mut call, gateway).await,
+        Manner::Submit => submit(desk, &mut call, gateway).await,
+        Manner::Webhook => webhook(desk, &mut call, gateway).await,
+        Manner::Batch => submit_batch(desk, &mut call, gateway).await,
+    }
+    desk.calls.push(call);
+}
+
+async fn sync(desk: &Desk, call: &mut Call, gateway: usize) {
+    let body = json!({ "employee_id": desk.agent, "prompt": only_nonce(call) });
+    let answer = keyed(desk, call, "POST /api/v1/chat", gateway, &body).await;
+    if let Some(answer) = answer.filter(|answer| answer.status == 200) {
+        answered(call, answer.json()["content"].as_str());
+    }
+}
+
+async fn stream(desk: &Desk, call: &mut Call, gateway: usize) {
+    let body = json!({ "agentId": desk.agent, "message": only_nonce(call), "stream": true });
+    let answer = keyed(desk, call, "POST /api/agents/chat", gateway, &body).await;
+    if let Some(answer) = answer.filter(|answer| answer.status == 200) {
+        answered(call, Some(&answer.text));
+    }
+}
+
+async fn submit(desk: &Desk, call: &mut Call, gateway: usize) {
+    let body = json!({ "employee_id": desk.agent, "prompt": only_nonce(call) });
+    let answer = keyed(desk, call, "POST /api/v1/messages", gateway, &body).await;
+    let Some(id) = accepted_id(answer) else { return };
+    let end = poll(desk, call, gateway, "GET /api/v1/messages/{id}", &format!("/api/v1/messages/{id}")).await;
+    if let Some(message) = end.filter(|message| message["status"] == "completed") {
+        answered(call, message["content"].as_str());
+    }
+}
+
+/// Whether its answer came is seen at the receiver.
+async fn webhook(desk: &Desk, call: &mut Call, gateway: usize) {
+    let body = json!({ "employee_id": desk.agent, "prompt": only_nonce(call), "callback_url": desk.callback });
+    let answer = keyed(desk, call, "POST /api/v1/webhook", gateway, &body).await;
+    call.done = accepted_id(answer).is_some();
+}
+
+async fn submit_batch(desk: &Desk, call: &mut Call, gateway: usize) {
+    let lines: String = call.answers.keys().map(|nonce| batch::line(nonce, &desk.agent, nonce) + "\n").collect();
+    let key = call.key.clone();
+    let make = |place| {
+        let request = desk.request(place, Method::POST, batch::BATCHES).header("content-type", batch::LINES);
+        request.header("idempotency-key", &key).body(lines.clone())
+    };
+    let answer = desk.insist(call, "POST /api/v1/batches", gateway, make).await;
+    let Some(id) = accepted_id(answer) else { return };
+    let path = format!("{}/{id}", batch::BATCHES);
+    if poll(desk, call, gateway, "GET /api/v1/batches/{id}", &path).await.is_none() {
+        return;
+    }
+    let results = |place| desk.request(place, Method::GET, &format!("{path}/results"));
+    let answer = desk.insist(call, "GET /api/v1/batches/{id}/results", gateway, results).await;
+    let Some(answer) = answer.filter(|answer| answer.status == 200) else { return };
+    for result in answer.text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+        let content = result["response"]["body"]["content"].as_str().or(result["content"].as_str());
+        let nonce = result["custom_id"].as_str().unwrap_or_default().to_owned();
+        call.answers.insert(nonce, content.map(str::to_owned));
+    }
+    call.done = call.answers.values().all(Option::is_some);
+}
+
+fn only_nonce(call: &Call) -> String {
+    call.answers.keys().next().cloned().unwrap_or_default()
+}
+
+fn answered(call: &mut Call, text: Option<&str>) {
+    let texts: BTreeMap<_, _> = call.answers.keys().map(|nonce| (nonce.clone(), text.map(str::to_owned))).collect();
+    call.answers = texts;
+    call.done = text.is_some();
+}
+
+fn accepted_id(answer: Option<Answer>) -> Option<String> {
+    let body = answer.filter(|answer| answer.status == 202)?.json();
+    body["batch_id"].as_str().or(body["message_id"].as_str()).map(str::to_owned)
+}
+
+/// A `POST` with the call's key, again and again until it is taken.
+async fn keyed(desk: &Desk, call: &mut Call, route: &'static str, gateway: usize, body: &Value) -> Option<Answer> {
+    let path = route.trim_start_matches("POST ");
+    let key = call.key.clone();
+    let make = |place| -> RequestBuilder {
+        let request = desk.request(place, Method::POST, path).header("content-type", "application/json");
+        request.header("idempotency-key", &key).body(body.to_string())
+    };
+    desk.insist(call, route, gateway, make).await
+}
+
+/// What is at `path` once it has ended.
+async fn poll(desk: &Desk, call: &mut Call, gateway: usize, route: &'static str, path: &str) -> Option<Value> {
+    let until = Instant::now() + desk.patience;
+    while Instant::now() < until {
+        let make = |place| desk.request(place, Method::GET, &format!("{path}?wait={POLL}"));
+        let answer = desk.insist(call, route, gateway, make).await?;
+        if answer.status != 200 {
+            return None;
+        }
+        let body = answer.json();
+        if !matches!(body["status"].as_str(), Some("queued" | "in_progress" | "enqueuing" | "cancelling")) {
+            return Some(body);
+        }
+        sleep(desk.deadline / 100).await;
+    }
+    None
+}

@@ -1,0 +1,89 @@
+//! What to run: the command line.
+
+use ::tests::database::Database;
+use anyhow::{Context as _, Result, bail};
+
+use crate::rows::Row;
+
+/// How it is called.
+pub const USAGE: &str = "chaos [--only ROW,ROW] [--seed N] [--database sqlite|postgres] [--full] [--list]";
+
+/// What to run.
+#[derive(Debug)]
+pub struct Options {
+    /// The rows, in their order.
+    pub rows: Vec<Row>,
+    /// What all that is random comes from.
+    pub seed: u64,
+    /// Where messages are stored; each row in turn on one of these.
+    pub databases: Vec<Database>,
+    /// Full sizes, and times that decide; else small ones.
+    pub is_full: bool,
+    /// Only say which rows there are.
+    pub lists: bool,
+}
+
+impl Options {
+    /// Reads the command line.
+    ///
+    /// # Errors
+    /// Says what cannot be understood.
+    pub fn read(arguments: impl IntoIterator<Item = String>) -> Result<Self> {
+        let mut options = Self {
+            rows: Row::ALL.to_vec(),
+            seed: rand::random_range(0..1_000_000),
+            databases: vec![Database::Sqlite, Database::Postgres],
+            is_full: false,
+            lists: false,
+        };
+        let mut arguments = arguments.into_iter();
+        while let Some(name) = arguments.next() {
+            let mut value = || arguments.next().with_context(|| format!("{name} needs a value: {USAGE}"));
+            match name.as_str() {
+                "--only" => options.rows = value()?.split(',').map(row).collect::<Result<_>>()?,
+                "--seed" => options.seed = value()?.parse().context("--seed: a number")?,
+                "--database" => options.databases = vec![database(&value()?)?],
+                "--full" => options.is_full = true,
+                "--list" => options.lists = true,
+                _ => bail!("{name} is unknown: {USAGE}"),
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn row(name: &str) -> Result<Row> {
+    let found = Row::ALL.into_iter().find(|row| row.name() == name);
+    found.with_context(|| format!("--only: `{name}` is no row; --list tells which there are"))
+}
+
+fn database(name: &str) -> Result<Database> {
+    match name {
+        "sqlite" => Ok(Database::Sqlite),
+        "postgres" => Ok(Database::Postgres),
+        _ => bail!("--database: `{name}` is neither sqlite nor postgres"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Options> {
+        Options::read(line.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn the_command_line_chooses() {
+        let options = read("--only worker-killed,nats-killed --seed 7 --database postgres --full").expect("options");
+        assert_eq!((options.rows.as_slice(), options.seed), ([Row::WorkerKilled, Row::NatsKilled].as_slice(), 7));
+        assert_eq!((options.databases.as_slice(), options.is_full), ([Database::Postgres].as_slice(), true));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        for line in ["--only worker", "--only", "--seed x", "--database mysql", "--fast"] {
+            assert!(read(line).is_err(), "{line}");
+        }
+    }
+}

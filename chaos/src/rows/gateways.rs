@@ -1,0 +1,81 @@
+//! Rows that torment gateways.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::Result;
+use tokio::time::{Instant, sleep};
+
+use super::{Met, fault};
+use crate::{
+    calls::Call,
+    checks::{Check, Fault},
+    site::Site,
+};
+
+/// All callers are there within this time.
+const GATHERED_WITHIN: Duration = Duration::from_secs(20);
+/// The first gateway has about half of the callers: fewer than this share of all are none.
+const FEW: usize = 4;
+
+/// It dies while callers wait, and comes back on its address later.
+pub(super) async fn killed(site: &mut Site) -> Result<Met> {
+    let waiting = until_gathered(site).await;
+    site.stack.gateways[0].process.kill();
+    sleep(Duration::from_secs(1)).await;
+    site.stack.restart_gateway(0).await;
+    Ok(Met { counts: vec![("callers cut off".to_owned(), waiting, 10)], faults: Vec::new() })
+}
+
+/// It is told to stop while callers wait, answers them all, and comes back.
+pub(super) async fn stopped(site: &mut Site) -> Result<Met> {
+    let waiting = until_gathered(site).await;
+    site.stack.gateways[0].process.signal("TERM");
+    let told = site.calls.elapsed();
+    let ended = site.stack.gateways[0].process.ended(Duration::from_secs(60)).await;
+    let mut met = Met { counts: vec![("callers waiting".to_owned(), waiting, 10)], faults: Vec::new() };
+    if ended.ok() != Some(0) {
+        met.faults.push(fault(Check::Valid, "the gateway did not end by itself".to_owned()));
+    }
+    site.stack.restart_gateway(0).await;
+    met.faults.extend(cut_off(&site.calls.all(), told));
+    Ok(met)
+}
+
+/// Whoever asked before the gateway was told has an answer.
+fn cut_off(calls: &[Call], told: Duration) -> Vec<Fault> {
+    let asks = calls.iter().flat_map(|call| call.asks.iter().map(move |ask| (call, ask)));
+    // What is sent at the very moment may find the door closing.
+    let earlier = asks.filter(|(_, ask)| ask.began + Duration::from_millis(250) < told);
+    let cut: Vec<_> = earlier.filter(|(_, ask)| ask.status.is_none()).map(|(call, _)| call.key.clone()).collect();
+    if cut.is_empty() { Vec::new() } else { vec![fault(Check::Lost, format!("{} calls were cut off", cut.len()))] }
+}
+
+/// Waits until callers wait at the first gateway; gives how many.
+async fn until_gathered(site: &Site) -> u64 {
+    let (until, mut most) = (Instant::now() + GATHERED_WITHIN, 0);
+    while Instant::now() < until {
+        let url = &site.stack.gateways[0].metrics_url;
+        let waiting = tests::stack::metric(site.stack.client(), url, "frontdesk_waiters").await as u64;
+        // No more come: those who are there are all.
+        if waiting > 0 && waiting <= most && most as usize * FEW >= 100 {
+            return most;
+        }
+        most = most.max(waiting);
+        sleep(Duration::from_millis(100)).await;
+    }
+    most
+}
+
+/// However often a caller asked, the model was asked once.
+pub(super) fn each_ran_once(site: &Site, calls: &[Call]) -> Vec<Fault> {
+    let mut asked: BTreeMap<String, usize> = BTreeMap::new();
+    for call in site.model.calls() {
+        *asked.entry(call.prompt().to_owned()).or_default() += 1;
+    }
+    let nonces = calls.iter().flat_map(|call| call.answers.keys());
+    let otherwise: Vec<_> = nonces.filter(|nonce| asked.get(*nonce).copied() != Some(1)).collect();
+    if otherwise.is_empty() {
+        return Vec::new();
+    }
+    vec![fault(Check::Twice, format!("{} prompts did not reach the model once: {:?}", otherwise.len(), otherwise[0]))]
+}

@@ -1,0 +1,80 @@
+//! Rows that torment what is between the parts.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{Context as _, Result};
+use tokio::time::{Instant, sleep};
+
+use super::{Met, fault};
+use crate::{
+    checks::{Check, Fault},
+    links::Links,
+    proxy::Mode,
+    site::Site,
+};
+
+/// Between two cuts of all links.
+const PAUSE: Duration = Duration::from_millis(800);
+/// How long a route is gone.
+const GONE: Duration = Duration::from_secs(10);
+/// How long each kind of slowness lasts.
+const SLOW: Duration = Duration::from_secs(4);
+/// How late bytes come.
+const LATE: Duration = Duration::from_millis(100);
+/// How many a second.
+const RATE: u32 = 400;
+/// The gateway knows within this time.
+const KNOWN_WITHIN: Duration = Duration::from_secs(12);
+
+/// Every connection of each link is cut by an RST, one link after the other.
+pub(super) async fn reset(site: &Site, times: usize) -> Result<Met> {
+    let mut cut: BTreeMap<&str, u64> = BTreeMap::new();
+    for _ in 0..times {
+        for (name, proxy) in links(site)?.all() {
+            sleep(PAUSE / 5).await;
+            *cut.entry(name).or_default() += proxy.reset() as u64;
+        }
+        sleep(PAUSE).await;
+    }
+    let counts = cut.into_iter().map(|(name, cut)| (format!("cuts {name}"), cut, times as u64));
+    Ok(Met { counts: counts.collect(), faults: Vec::new() })
+}
+
+/// The route between gateways and queue is gone, then the one between workers and queue.
+pub(super) async fn half_open(site: &Site) -> Result<Met> {
+    sleep(PAUSE).await;
+    let mut met = Met::times("routes gone", 2);
+    links(site)?.gateways.set(Mode::BlackHole { up: true, down: true });
+    let began = Instant::now();
+    let known = site.stack.until_status("/readyz", 503, KNOWN_WITHIN).await;
+    let took = began.elapsed();
+    sleep(GONE.saturating_sub(took)).await;
+    links(site)?.gateways.set(Mode::Pass);
+    match known {
+        Ok(_) => {}
+        Err(error) => met.faults.push(Fault { is_time: true, ..fault(Check::Back, error.to_string()) }),
+    }
+    site.stack.until_status("/readyz", 200, KNOWN_WITHIN).await?;
+    links(site)?.workers.set(Mode::BlackHole { up: true, down: true });
+    sleep(GONE).await;
+    links(site)?.workers.set(Mode::Pass);
+    Ok(met)
+}
+
+/// Bytes of all links come in small pieces, then late, then, to callers, a few a second.
+pub(super) async fn slow(site: &Site) -> Result<Met> {
+    let links = links(site)?;
+    for mode in [Mode::Slice(7), Mode::Delay(LATE)] {
+        links.all().iter().for_each(|(_, proxy)| proxy.set(mode));
+        sleep(SLOW).await;
+    }
+    links.all().iter().for_each(|(_, proxy)| proxy.set(Mode::Pass));
+    links.callers.iter().for_each(|proxy| proxy.set(Mode::Throttle(RATE)));
+    sleep(SLOW).await;
+    links.callers.iter().for_each(|proxy| proxy.set(Mode::Pass));
+    Ok(Met::times("kinds of slowness", 3))
+}
+
+fn links(site: &Site) -> Result<&Links> {
+    site.links.as_ref().context("no links were laid")
+}

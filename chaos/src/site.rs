@@ -1,0 +1,193 @@
+//! The product that a row torments: two gateways, three workers, a scripted model and a receiver of webhooks.
+
+use std::{collections::BTreeMap, fs, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use tests::{
+    database::Database,
+    model::{Behaviour, ModelServer},
+    sink::Sink,
+    stack::{Builder, Stack, metric},
+};
+use tokio::time::{Instant, sleep};
+
+use crate::{calls::Calls, desk::Desk, links::Links, store::Store};
+
+/// The longest wait of a caller.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+/// After how long a silent job is handed out again.
+pub const ACK_WAIT: Duration = Duration::from_secs(3);
+const GATEWAYS: usize = 2;
+const WORKERS: usize = 3;
+/// Where webhooks go.
+pub const CALLBACK: &str = "/ended";
+/// How long a caller goes on trying, and all of it may take to come to rest.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A product under test.
+pub struct Site {
+    /// Its processes.
+    pub stack: Stack,
+    /// What its agent asks.
+    pub model: ModelServer,
+    /// Who is told of ends.
+    pub sink: Sink,
+    /// What callers saw.
+    pub calls: Calls,
+    /// What stands between its parts, if anything.
+    pub links: Option<Links>,
+}
+
+/// What processes hold: none of it may grow from one fault to the next.
+#[derive(Clone, Debug, Default)]
+pub struct Footprint {
+    /// Open files of each process, by id.
+    pub files: BTreeMap<u32, usize>,
+    /// Resident memory of each process in KiB, by id.
+    pub memory: BTreeMap<u32, u64>,
+    /// Subscriptions at nats-server.
+    pub subscriptions: u64,
+    /// Consumers at nats-server.
+    pub consumers: u64,
+}
+
+impl Site {
+    /// Starts one on `database`, whose model takes `pace` for each piece of an answer.
+    ///
+    /// # Errors
+    /// When something cannot be started.
+    pub async fn start(database: Database, pace: Duration) -> Result<Self> {
+        let model = ModelServer::start().await?;
+        let builder = settings(Stack::with_model(database, &model));
+        let stack = builder.gateways(GATEWAYS).workers(WORKERS).start().await;
+        Ok(Self::of(stack, model, pace, None).await)
+    }
+
+    /// The same with a proxy between any two parts.
+    ///
+    /// # Errors
+    /// When something cannot be started.
+    pub async fn with_links(database: Database, pace: Duration) -> Result<Self> {
+        let model = ModelServer::start().await?;
+        let builder = settings(Stack::with_model(database, &model));
+        let mut stack = builder.gateways(0).workers(0).start().await;
+        let links = Links::lay(&mut stack, &model, GATEWAYS, WORKERS).await?;
+        Ok(Self::of(stack, model, pace, Some(links)).await)
+    }
+
+    async fn of(stack: Stack, model: ModelServer, pace: Duration, links: Option<Links>) -> Self {
+        model.always(Behaviour::echo().paced(pace));
+        stack.admin(&["channel", "on", &stack.account, "webhooks"]);
+        Self { stack, model, sink: Sink::start().await, calls: Calls::begin(), links }
+    }
+
+    /// Where its callers ask, in the name of `name`.
+    pub fn desk(&self, name: &str) -> Desk {
+        Desk {
+            name: name.to_owned(),
+            urls: match &self.links {
+                Some(links) => links.urls(),
+                None => self.stack.gateways.iter().map(|gateway| gateway.url.clone()).collect(),
+            },
+            key: self.stack.key.clone(),
+            agent: self.stack.agent.clone(),
+            callback: self.sink.url(CALLBACK),
+            deadline: DEADLINE,
+            patience: PATIENCE,
+            calls: self.calls.clone(),
+            client: self.stack.client().clone(),
+        }
+    }
+
+    /// What is stored.
+    pub fn store(&self) -> Result<Store> {
+        Store::read(&self.stack.database_url)
+    }
+
+    /// Waits until every gateway is ready and nothing is unfinished; gives how long that took.
+    pub async fn settle(&self) -> Result<Duration> {
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
+            if self.is_ready().await && self.is_drained().await? {
+                return Ok(began.elapsed());
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+        anyhow::bail!("it did not come to rest within {PATIENCE:?}")
+    }
+
+    async fn is_ready(&self) -> bool {
+        for gateway in &self.stack.gateways {
+            let answer = self.stack.client().get(format!("{}/readyz", gateway.url)).send().await;
+            if !answer.is_ok_and(|answer| answer.status() == 200) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Nothing on the queue, nothing unfinished in the store.
+    async fn is_drained(&self) -> Result<bool> {
+        let streams = self.monitor("/jsz?streams=true&accounts=true&consumers=true").await?;
+        Ok(messages_of(&streams, "JOBS") == 0 && self.store()?.unfinished() == 0)
+    }
+
+    /// How many callers wait at the gateways.
+    pub async fn waiters(&self) -> f64 {
+        let mut waiters = 0.0;
+        for gateway in &self.stack.gateways {
+            waiters += metric(self.stack.client(), &gateway.metrics_url, "frontdesk_waiters").await;
+        }
+        waiters
+    }
+
+    /// What the processes hold now.
+    pub async fn footprint(&self) -> Result<Footprint> {
+        let gateways = self.stack.gateways.iter().map(|gateway| gateway.process.id());
+        let ids: Vec<u32> = gateways.chain(self.stack.workers.iter().map(|worker| worker.id())).collect();
+        let all = self.monitor("/varz").await?;
+        let streams = self.monitor("/jsz").await?;
+        Ok(Footprint {
+            files: ids.iter().map(|id| Ok((*id, open_files(*id)?))).collect::<Result<_>>()?,
+            memory: ids.iter().map(|id| Ok((*id, resident(*id)?))).collect::<Result<_>>()?,
+            subscriptions: all["subscriptions"].as_u64().context("subscriptions")?,
+            consumers: streams["consumers"].as_u64().context("consumers")?,
+        })
+    }
+
+    async fn monitor(&self, path: &str) -> Result<Value> {
+        let answer = self.stack.client().get(format!("{}{path}", self.stack.nats.monitor_url())).send().await?;
+        ensure!(answer.status() == 200, "{path}: {}", answer.status());
+        Ok(serde_json::from_str(&answer.text().await?)?)
+    }
+}
+
+/// Short waits, and limits that nobody meets.
+fn settings(builder: Builder) -> Builder {
+    let text = |length: Duration| format!("{}ms", length.as_millis());
+    builder
+        .set("FRONTDESK_DEADLINE", text(DEADLINE))
+        .set("FRONTDESK_ACK_WAIT", text(ACK_WAIT))
+        .set("FRONTDESK_GRACE", text(DEADLINE * 2))
+        .set("FRONTDESK_KEY_LIMIT", 1_000_000)
+        .set("FRONTDESK_READ_LIMIT", 1_000_000)
+        .set("FRONTDESK_ALLOW_LOOPBACK_TARGETS", true)
+}
+
+/// How many messages the stream `name` holds; what the monitoring endpoint tells is some levels deep.
+fn messages_of(streams: &Value, name: &str) -> u64 {
+    let accounts = streams["account_details"].as_array().into_iter().flatten();
+    let details = accounts.flat_map(|account| account["stream_detail"].as_array().into_iter().flatten());
+    details.filter(|stream| stream["name"] == name).filter_map(|stream| stream["state"]["messages"].as_u64()).sum()
+}
+
+fn open_files(process: u32) -> Result<usize> {
+    Ok(fs::read_dir(format!("/proc/{process}/fd"))?.count())
+}
+
+fn resident(process: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
+}

@@ -1,0 +1,67 @@
+//! Callers of all manners at once, in an order that a seed gives.
+
+use std::{sync::Arc, time::Duration};
+
+use common::lifecycle::Lifecycle;
+use futures_util::future::join_all;
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use tokio::{sync::Semaphore, task::JoinHandle, time::sleep};
+
+use crate::{calls::Manner, desk::Desk, drivers};
+
+/// What callers do.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// How many calls there are; a batch is one.
+    pub calls: usize,
+    /// How many of them are under way at most.
+    pub at_once: usize,
+    /// Who comes; each as often as it stands here.
+    pub manners: Vec<Manner>,
+    /// How many lines a batch has.
+    pub lines: usize,
+    /// The time between two calls.
+    pub pause: Duration,
+}
+
+/// Callers under way.
+pub struct Traffic(JoinHandle<()>);
+
+impl Traffic {
+    /// Begins to call.
+    pub fn start(desk: Desk, plan: Plan, seed: u64, tasks: &Lifecycle) -> Self {
+        let all = tasks.clone();
+        Self(tasks.spawn(run(desk, plan, seed, all)))
+    }
+
+    /// Whether all callers have come to their end.
+    pub fn is_over(&self) -> bool {
+        self.0.is_finished()
+    }
+
+    /// Waits for them.
+    pub async fn over(self) {
+        if let Err(error) = self.0.await {
+            std::panic::resume_unwind(error.into_panic());
+        }
+    }
+}
+
+async fn run(desk: Desk, plan: Plan, seed: u64, tasks: Lifecycle) {
+    let mut random = StdRng::seed_from_u64(seed);
+    let places = Arc::new(Semaphore::new(plan.at_once));
+    let mut calls = Vec::with_capacity(plan.calls);
+    for number in 0..plan.calls {
+        let (manner, gateway) = (plan.manners[random.random_range(0..plan.manners.len())], random.random_range(0..2));
+        let place = places.clone().acquire_owned().await;
+        let (key, lines, desk) = (format!("nonce-{}-{number}", desk.name), plan.lines, desk.clone());
+        calls.push(tasks.spawn(async move {
+            drivers::call(&desk, manner, &key, lines, gateway).await;
+            drop(place);
+        }));
+        if !plan.pause.is_zero() {
+            sleep(plan.pause.mul_f64(random.random_range(0.5..1.5))).await;
+        }
+    }
+    join_all(calls).await;
+}
