@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::{ConnectOptions, jetstream::context::Context};
+use async_nats::{Client, ConnectOptions, jetstream::context::Context};
 use common::{
     domain::{
         channel::Channel,
@@ -56,14 +56,22 @@ impl Queue {
 
     /// The server as its admin sees it, with none of ours in between.
     pub async fn admin(&self) -> Context {
-        let options = ConnectOptions::with_user_and_password("admin".to_owned(), PASSWORD.to_owned());
-        async_nats::jetstream::new(options.connect(self.nats.url()).await.expect("a connection"))
+        async_nats::jetstream::new(admin(&self.nats).await.expect("a connection"))
     }
 
     /// A connection in the name of `role`, which is up.
     pub async fn connect(&self, role: QueueRole) -> Connection {
         connect(&self.nats, role).await
     }
+}
+
+/// A connection to `nats` in the name of its admin, with none of ours in between.
+///
+/// # Errors
+/// When it does not let us in.
+pub async fn admin(nats: &Nats) -> anyhow::Result<Client> {
+    let options = ConnectOptions::with_user_and_password("admin".to_owned(), PASSWORD.to_owned());
+    Ok(options.connect(nats.url()).await?)
 }
 
 /// A connection to `nats` in the name of `role`, which is up.
