@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use tests::sink::Received;
+use ::tests::sink::Received;
 
 use crate::{
     calls::{Call, Manner},
@@ -15,8 +15,13 @@ use crate::{
 
 /// A request may end this much after the deadline.
 const LATE: Duration = Duration::from_secs(2);
-/// What a process may have opened since the beginning, beside a connection for each caller, kept for the next call.
+/// The body of a batch has no deadline: it is answered when its last line is on the queue, and one whose gateway died is
+/// taken up by another when its lease of 20 s is over.
+const ENQUEUED: Duration = Duration::from_secs(60);
+/// What a process may have opened since the beginning, beside connections that are kept for the next call: one for each
+/// caller, or to the model for each slot.
 const FILES: usize = 24;
+const SLOTS: usize = 64;
 /// By how much its memory may have grown, in KiB.
 const MEMORY: u64 = 64 * 1024;
 /// The statuses that the contract allows when parts of the product are down.
@@ -184,7 +189,8 @@ fn wait(evidence: &Evidence<'_>) -> Vec<Fault> {
         faults.push(Fault::of(Check::Wait, format!("{} still wait", evidence.waiters)));
     }
     let asks = evidence.calls.iter().flat_map(|call| call.asks.iter().map(move |ask| (call, ask)));
-    let late = asks.filter(|(_, ask)| ask.took > DEADLINE + LATE);
+    let limit = |route| if route == "POST /api/v1/batches" { ENQUEUED } else { DEADLINE + LATE };
+    let late = asks.filter(|(_, ask)| ask.took > limit(ask.route));
     let late = late.map(|(call, ask)| format!("{} of {} after {:?}", ask.route, call.key, ask.took));
     faults.extend(list(Check::Wait, "ended too late", late).into_iter().map(|fault| Fault { is_time: true, ..fault }));
     faults
@@ -237,7 +243,7 @@ pub fn leaks([before, after]: [&Footprint; 2], at_once: usize) -> Vec<Fault> {
     let mut faults = Vec::new();
     for (process, files) in &after.files {
         let earlier = before.files.get(process).copied();
-        if earlier.is_some_and(|earlier| *files > earlier + FILES + at_once) {
+        if earlier.is_some_and(|earlier| *files > earlier + FILES + at_once.max(SLOTS)) {
             faults.push(Fault::of(Check::Leak, format!("process {process} has {files} files open, was {earlier:?}")));
         }
     }
@@ -295,4 +301,167 @@ fn nonce_in(prompt: &str) -> Option<&str> {
     let from = prompt.find("nonce-")?;
     let length = prompt[from..].find('.')?;
     Some(&prompt[from..=from + length])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::{calls::Ask, store::Message};
+
+    const ID: &str = "01a2265c-7d04-7380-b892-a40efc607240";
+
+    /// What a row leaves that went well: a call that was answered, and its message.
+    struct Row {
+        calls: Vec<Call>,
+        store: Store,
+        received: Vec<Received>,
+        met: Vec<(String, u64, u64)>,
+        footprints: [Footprint; 2],
+        waiters: f64,
+        back: Duration,
+    }
+
+    impl Row {
+        fn good() -> Self {
+            let mut call = Call::new(Manner::Sync, "nonce-1".to_owned(), ["nonce-1.".to_owned()]);
+            call.named(ID);
+            call.answers.insert("nonce-1.".to_owned(), Some("nonce-1.".to_owned()));
+            (call.accepted, call.done) = (true, true);
+            call.asks.push(ask(Some(200), Duration::from_secs(1)));
+            let message = message(ID, "nonce-1.");
+            let charges = BTreeMap::from([(message.id.clone(), vec![message.tokens])]);
+            let messages = BTreeMap::from([(message.id.clone(), message)]);
+            let footprint = Footprint { files: BTreeMap::from([(7, 30)]), subscriptions: 5, ..Footprint::default() };
+            Self {
+                calls: vec![call],
+                store: Store { messages, charges, batches: BTreeMap::new(), results: Vec::new() },
+                received: Vec::new(),
+                met: vec![("deaths".to_owned(), 2, 2)],
+                footprints: [footprint.clone(), footprint],
+                waiters: 0.0,
+                back: Duration::from_secs(1),
+            }
+        }
+
+        fn message(&mut self) -> &mut Message {
+            self.store.messages.get_mut(&plain(ID)).expect("its message")
+        }
+
+        /// The rules that are broken.
+        fn broken(&self) -> Vec<Check> {
+            let [before, after] = &self.footprints;
+            let evidence = Evidence {
+                calls: &self.calls,
+                store: &self.store,
+                received: &self.received,
+                met: &self.met,
+                footprints: [before, after],
+                at_once: 1,
+                waiters: self.waiters,
+                back: (self.back, Duration::from_secs(5)),
+            };
+            let mut broken: Vec<_> = faults(&evidence).into_iter().map(|fault| fault.check).collect();
+            broken.dedup();
+            broken
+        }
+    }
+
+    fn ask(status: Option<u16>, took: Duration) -> Ask {
+        Ask { route: "POST /api/v1/chat", status, code: None, began: Duration::ZERO, took }
+    }
+
+    fn message(id: &str, nonce: &str) -> Message {
+        Message {
+            id: plain(id),
+            status: "completed".to_owned(),
+            tokens: (7, 3),
+            attempts: 1,
+            batch: None,
+            prompt: format!("[{{\"role\":\"user\",\"content\":\"{nonce}\"}}]"),
+        }
+    }
+
+    fn told(id: &str) -> Received {
+        let body = format!("{{\"data\":{{\"message_id\":\"{ID}\",\"content\":\"nonce-1.\"}}}}");
+        Received {
+            method: "POST".to_owned(),
+            path: "/ended".to_owned(),
+            headers: vec![("webhook-id".to_owned(), id.to_owned())],
+            body: body.into_bytes(),
+            at: Instant::now(),
+        }
+    }
+
+    /// Breaks one thing.
+    type Break = fn(&mut Row);
+
+    #[test]
+    fn what_went_well_breaks_no_rule() {
+        assert_eq!(Row::good().broken(), []);
+    }
+
+    #[test]
+    fn each_rule_sees_what_breaks_it() {
+        let breaks: [(&[Check], Break); 20] = [
+            (&[Check::Valid], |row| row.met[0].1 = 1),
+            (&[Check::Valid], |row| row.calls[0].done = false),
+            (&[Check::Lost, Check::Truth], |row| row.message().status = "in_progress".to_owned()),
+            (&[Check::Lost, Check::Truth], |row| row.store.messages.clear()),
+            (&[Check::Lost], |row| {
+                row.calls[0].manner = Manner::Batch;
+                row.calls[0].answers.insert("nonce-2.".to_owned(), Some("nonce-2.".to_owned()));
+                row.message().batch = Some(plain(ID));
+            }),
+            (&[Check::Phantom], |row| row.message().prompt = "nobody asked".to_owned()),
+            (&[Check::Twice], |row| {
+                let other = message("01a2265c-7d04-7000-8000-05a3610ff74a", "nonce-1.");
+                row.store.charges.insert(other.id.clone(), vec![other.tokens]);
+                row.store.messages.insert(other.id.clone(), other);
+            }),
+            (&[Check::Twice], |row| row.store.charges.clear()),
+            (&[Check::Twice], |row| row.message().tokens = (7, 4)),
+            (&[Check::Twice], |row| row.store.results = vec![plain(ID), plain(ID)]),
+            (&[Check::Twice], |row| row.received = vec![told("msg_1"), told("msg_2")]),
+            (&[Check::Wait], |row| row.waiters = 1.0),
+            (&[Check::Wait], |row| row.calls[0].asks[0].took = Duration::from_secs(13)),
+            (&[Check::Right], |row| {
+                row.calls[0].answers.insert("nonce-1.".to_owned(), Some("nonce-2.".to_owned()));
+            }),
+            (&[Check::Right], |row| row.calls[0].manner = Manner::Webhook),
+            (&[Check::Code], |row| row.calls[0].asks[0].status = Some(500)),
+            (&[Check::Retry, Check::Lost, Check::Truth], |row| {
+                row.calls[0].named("01a2265c-7d04-7000-8000-000000000000")
+            }),
+            (&[Check::Back], |row| row.back = Duration::from_secs(6)),
+            (&[Check::Leak], |row| row.footprints[1].subscriptions = 6),
+            (&[Check::Truth], |row| {
+                row.store.batches.insert(plain(ID), (2, 1));
+            }),
+        ];
+        for (number, (rules, break_it)) in breaks.into_iter().enumerate() {
+            let mut row = Row::good();
+            break_it(&mut row);
+            let mut broken = row.broken();
+            broken.sort_unstable();
+            let mut rules = rules.to_vec();
+            rules.sort_unstable();
+            assert_eq!(broken, rules, "break {number}");
+        }
+    }
+
+    #[test]
+    fn files_and_memory_may_grow_a_little() {
+        let mut row = Row::good();
+        row.footprints[1].files.insert(7, 30 + FILES + SLOTS);
+        row.footprints[1].files.insert(8, 1_000);
+        assert_eq!(row.broken(), [], "a process that was not there before has no earlier count");
+        row.footprints[1].files.insert(7, 31 + FILES + SLOTS);
+        assert_eq!(row.broken(), [Check::Leak]);
+        let mut row = Row::good();
+        row.footprints[0].memory.insert(7, 1_000);
+        row.footprints[1].memory.insert(7, 1_001 + MEMORY);
+        assert_eq!(row.broken(), [Check::Leak]);
+    }
 }

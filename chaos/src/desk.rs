@@ -1,6 +1,9 @@
 //! Where callers ask: each request is noted, whatever comes of it.
 
-use std::time::Duration;
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    time::Duration,
+};
 
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::Value;
@@ -9,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::calls::{Ask, Call, Calls};
 
 /// A request that takes this much longer than the deadline is given up, and found by the check WAIT.
-const MARGIN: Duration = Duration::from_secs(15);
+const MARGIN: Duration = Duration::from_secs(60);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(150);
 
@@ -30,6 +33,8 @@ pub struct Desk {
     pub deadline: Duration,
     /// How long a caller goes on trying.
     pub patience: Duration,
+    /// Each caller hangs up once, within this time, and comes again.
+    pub hangs_up_within: Option<Duration>,
     /// The log.
     pub calls: Calls,
     /// Asks.
@@ -72,7 +77,7 @@ impl Desk {
     /// Sends one request and notes it with `call`.
     pub async fn ask(&self, call: &mut Call, route: &'static str, request: RequestBuilder) -> Option<Answer> {
         let (at, began) = (self.calls.elapsed(), Instant::now());
-        let answer = timeout(self.deadline + MARGIN, whole(request)).await.ok().flatten();
+        let answer = timeout(self.limit(call), whole(request)).await.ok().flatten();
         let body = answer.as_ref().map(Answer::json).unwrap_or_default();
         call.asks.push(Ask {
             route,
@@ -82,6 +87,14 @@ impl Desk {
             took: began.elapsed(),
         });
         answer
+    }
+
+    /// How long the next request may take.
+    fn limit(&self, call: &Call) -> Duration {
+        match self.hangs_up_within {
+            Some(within) if call.asks.is_empty() => within.mul_f64(fraction(&call.key)),
+            _ => self.deadline + MARGIN,
+        }
     }
 
     /// Sends what `make` makes to one gateway after the other, until an answer is more than a passing one, or the
@@ -118,6 +131,13 @@ fn note(call: &mut Call, answer: &Answer) {
     if let Some(id) = id {
         call.named(id);
     }
+}
+
+/// From 0 to 1, the same for the same key.
+fn fraction(key: &str) -> f64 {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    (hasher.finish() % 1_000) as f64 / 1_000.0
 }
 
 async fn whole(request: RequestBuilder) -> Option<Answer> {

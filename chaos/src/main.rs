@@ -26,7 +26,7 @@ async fn main() -> Result<()> {
     }
     let mut entries = Vec::new();
     for (number, row) in options.rows.iter().enumerate() {
-        let database = options.databases[number % options.databases.len()];
+        let database = row.database().unwrap_or(options.databases[number % options.databases.len()]);
         eprintln!("{}: {} ({database:?})", row.name(), row.what());
         let entry = rows::run(*row, database, options.seed, options.is_full).await?;
         for fault in &entry.faults {

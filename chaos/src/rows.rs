@@ -1,5 +1,6 @@
 //! The rows: each sets the product up, torments it under traffic, and judges what is left.
 
+mod callers;
 mod gateways;
 mod links;
 mod queue;
@@ -15,6 +16,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     calls::{Call, MANNERS, Manner},
     checks::{Check, Evidence, Fault, faults, leaks},
+    desk::Desk,
     ledger::Entry,
     site::{CALLBACK, Footprint, Site},
     store::Store,
@@ -54,6 +56,20 @@ pub enum Row {
     LinksHalfOpen,
     /// Bytes come late, slowly, and in small pieces.
     LinksSlow,
+    /// A gateway dies again and again while batches come in.
+    BatchGatewayKilled,
+    /// All gateways and workers are started anew, one after the other.
+    RollingRestart,
+    /// Every caller hangs up at some moment, and comes again.
+    CallersGone,
+    /// Jobs are put on the queue twice.
+    EnvelopesAgain,
+    /// There are no workers for a while, and little room on the queue.
+    QueueFull,
+    /// Receivers of webhooks refuse, redirect and hang up.
+    ReceiversFail,
+    /// The database cannot be reached.
+    DatabaseGone,
 }
 
 /// What a row's fault left to look at, beside what all rows leave.
@@ -73,7 +89,7 @@ impl Met {
 
 impl Row {
     /// All of them, in the order in which they run.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 19] = [
         Self::WorkerKilled,
         Self::AllWorkersKilled,
         Self::WorkerFrozen,
@@ -86,6 +102,13 @@ impl Row {
         Self::LinksReset,
         Self::LinksHalfOpen,
         Self::LinksSlow,
+        Self::BatchGatewayKilled,
+        Self::RollingRestart,
+        Self::CallersGone,
+        Self::EnvelopesAgain,
+        Self::QueueFull,
+        Self::ReceiversFail,
+        Self::DatabaseGone,
     ];
 
     /// What it is called on the command line and in the ledger.
@@ -103,6 +126,13 @@ impl Row {
             Self::LinksReset => "links-reset",
             Self::LinksHalfOpen => "links-half-open",
             Self::LinksSlow => "links-slow",
+            Self::BatchGatewayKilled => "batch-gateway-killed",
+            Self::RollingRestart => "rolling-restart",
+            Self::CallersGone => "callers-gone",
+            Self::EnvelopesAgain => "envelopes-again",
+            Self::QueueFull => "queue-full",
+            Self::ReceiversFail => "receivers-fail",
+            Self::DatabaseGone => "database-gone",
         }
     }
 
@@ -119,6 +149,13 @@ impl Row {
             Self::NatsKilled => "kill -9 of nats-server, again and again",
             Self::NatsFrozen => "SIGSTOP of nats-server for 6 s",
             Self::LinksReset => "RST of every connection between any two parts",
+            Self::BatchGatewayKilled => "kill -9 of a gateway in the middle of batches",
+            Self::RollingRestart => "SIGTERM and a new start of every gateway and worker, one after the other",
+            Self::CallersGone => "callers hang up at random moments, and come again with their keys",
+            Self::EnvelopesAgain => "jobs published again under other message ids",
+            Self::QueueFull => "a queue of 40 jobs at most, and no worker for 5 s",
+            Self::ReceiversFail => "receivers of webhooks that answer 500, 301 and 503, and close early",
+            Self::DatabaseGone => "routes to PostgreSQL gone for some seconds, then cut",
             Self::LinksSlow => "bytes in small pieces, then late, then a few a second",
             Self::LinksHalfOpen => "routes to nats-server gone for 10 s, both ways, on connections that look open",
         }
@@ -140,16 +177,50 @@ impl Row {
             Self::LongJobs => (waiting(size(30, 150)), Duration::from_secs(3)),
             Self::GatewayKilled => (waiting(size(100, 500)), Duration::from_secs(1)),
             Self::GatewayStopped => (waiting(size(100, 200)), Duration::from_secs(1)),
+            Self::RollingRestart => (Plan { calls: size(300, 3_000), ..mixed }, Duration::from_millis(50)),
+            Self::BatchGatewayKilled => {
+                let (calls, lines) = (size(4, 10), size(1_500, 5_000));
+                (Plan { lines, manners: vec![Manner::Batch], ..waiting(calls) }, Duration::ZERO)
+            }
+            Self::QueueFull => {
+                let plan = Plan { manners: vec![Manner::Submit], pause: Duration::from_millis(10), ..waiting(150) };
+                (plan, Duration::from_millis(5))
+            }
+            Self::ReceiversFail => (Plan { manners: vec![Manner::Webhook], ..mixed }, Duration::from_millis(5)),
             _ => (mixed, Duration::from_millis(50)),
         }
+    }
+
+    /// What is set otherwise.
+    fn settings(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::QueueFull => &[("FRONTDESK_JOBS_MAX_MESSAGES", "40")],
+            _ => &[],
+        }
+    }
+
+    /// Where it stores messages, when there is no choice.
+    pub fn database(self) -> Option<Database> {
+        (self == Self::DatabaseGone).then_some(Database::Postgres)
+    }
+
+    /// Whether there are proxies between the parts.
+    fn has_links(self) -> bool {
+        matches!(self, Self::LinksReset | Self::LinksHalfOpen | Self::LinksSlow | Self::DatabaseGone)
     }
 
     /// How long after the fault the first call has to succeed.
     fn back_within(self) -> Duration {
         Duration::from_secs(match self {
             Self::NatsKilled => 3,
+            Self::BatchGatewayKilled => 40,
             _ => 5,
         })
+    }
+
+    /// When its callers hang up at the latest, to come again.
+    fn hangs_up_within(self) -> Option<Duration> {
+        (self == Self::CallersGone).then_some(Duration::from_millis(400))
     }
 
     async fn torment(self, site: &mut Site, traffic: &Traffic, is_full: bool) -> Result<Met> {
@@ -167,6 +238,13 @@ impl Row {
             Self::LinksReset => links::reset(site, times(5, 50)).await,
             Self::LinksHalfOpen => links::half_open(site).await,
             Self::LinksSlow => links::slow(site).await,
+            Self::BatchGatewayKilled => gateways::killed_in_batches(site, times(3, 6)).await,
+            Self::RollingRestart => gateways::all_restarted(site).await,
+            Self::CallersGone => callers::gone(traffic).await,
+            Self::EnvelopesAgain => queue::published_again(site, traffic, times(20, 200)).await,
+            Self::QueueFull => queue::full(site).await,
+            Self::ReceiversFail => callers::receivers_fail(site, traffic).await,
+            Self::DatabaseGone => links::database_gone(site, times(5, 20)).await,
         }
     }
 
@@ -176,6 +254,11 @@ impl Row {
             Self::WorkerKilled | Self::AllWorkersKilled | Self::WorkerFrozen => workers::some_ran_again(store),
             Self::LongJobs => workers::none_ran_again(store),
             Self::GatewayKilled => gateways::each_ran_once(site, calls),
+            Self::BatchGatewayKilled => gateways::some_were_cut_off(calls),
+            Self::RollingRestart => gateways::one_retry_was_enough(calls),
+            Self::CallersGone => callers::all_hung_up(calls),
+            Self::QueueFull => queue::some_were_refused(calls),
+            Self::ReceiversFail => callers::told_again(site),
             _ => Vec::new(),
         }
     }
@@ -188,9 +271,9 @@ impl Row {
 pub async fn run(row: Row, database: Database, seed: u64, is_full: bool) -> Result<Entry> {
     let (plan, pace) = row.traffic(is_full);
     let at_once = plan.at_once;
-    let mut site = match row {
-        Row::LinksReset | Row::LinksHalfOpen | Row::LinksSlow => Site::with_links(database, pace).await?,
-        _ => Site::start(database, pace).await?,
+    let mut site = match row.has_links() {
+        true => Site::with_links(database, pace).await?,
+        false => Site::start(database, pace, row.settings()).await?,
     };
     let tasks = Lifecycle::new();
     // Whatever is opened once and kept is open by now.
@@ -198,7 +281,8 @@ pub async fn run(row: Row, database: Database, seed: u64, is_full: bool) -> Resu
     Traffic::start(site.desk("first"), first, seed, &tasks).over().await;
     site.settle().await?;
     let before = site.footprint().await?;
-    let traffic = Traffic::start(site.desk("call"), plan, seed, &tasks);
+    let desk = Desk { hangs_up_within: row.hangs_up_within(), ..site.desk("call") };
+    let traffic = Traffic::start(desk, plan, seed, &tasks);
     let met = row.torment(&mut site, &traffic, is_full).await?;
     let healed = site.calls.elapsed();
     traffic.over().await;
@@ -229,6 +313,7 @@ async fn judge(
         back: (back, row.back_within()),
     });
     all.extend(met.faults);
+    all.extend(Store::broken(&site.stack.database_url)?.map(|said| fault(Check::Truth, said)));
     all.extend(row.own_faults(site, &calls, &store));
     all.sort_by_key(|fault| fault.check);
     Ok(Entry {

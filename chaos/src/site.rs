@@ -53,13 +53,14 @@ pub struct Footprint {
 }
 
 impl Site {
-    /// Starts one on `database`, whose model takes `pace` for each piece of an answer.
+    /// Starts one on `database` with `more` settings, whose model takes `pace` for each piece of an answer.
     ///
     /// # Errors
     /// When something cannot be started.
-    pub async fn start(database: Database, pace: Duration) -> Result<Self> {
+    pub async fn start(database: Database, pace: Duration, more: &[(&str, &str)]) -> Result<Self> {
         let model = ModelServer::start().await?;
         let builder = settings(Stack::with_model(database, &model));
+        let builder = more.iter().fold(builder, |builder, (name, value)| builder.set(name, value));
         let stack = builder.gateways(GATEWAYS).workers(WORKERS).start().await;
         Ok(Self::of(stack, model, pace, None).await)
     }
@@ -95,6 +96,7 @@ impl Site {
             callback: self.sink.url(CALLBACK),
             deadline: DEADLINE,
             patience: PATIENCE,
+            hangs_up_within: None,
             calls: self.calls.clone(),
             client: self.stack.client().clone(),
         }

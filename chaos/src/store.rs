@@ -78,6 +78,14 @@ impl Store {
         Ok(store)
     }
 
+    /// What is wrong with the database itself, as it says.
+    pub fn broken(url: &str) -> Result<Option<String>> {
+        if !url.starts_with("sqlite:") {
+            return Ok(None);
+        }
+        Ok(Some(query(url, "PRAGMA integrity_check")?).filter(|said| said != "ok"))
+    }
+
     /// How many messages have not ended.
     pub fn unfinished(&self) -> usize {
         self.messages.values().filter(|message| !message.has_ended()).count()

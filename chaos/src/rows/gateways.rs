@@ -79,3 +79,45 @@ pub(super) fn each_ran_once(site: &Site, calls: &[Call]) -> Vec<Fault> {
     }
     vec![fault(Check::Twice, format!("{} prompts did not reach the model once: {:?}", otherwise.len(), otherwise[0]))]
 }
+
+/// It dies again and again while batches come in.
+pub(super) async fn killed_in_batches(site: &mut Site, times: usize) -> Result<Met> {
+    for _ in 0..times {
+        sleep(Duration::from_millis(300)).await;
+        site.stack.restart_gateway(0).await;
+    }
+    Ok(Met::times("gateways killed", times))
+}
+
+/// The fault was met when requests had no answer.
+pub(super) fn some_were_cut_off(calls: &[Call]) -> Vec<Fault> {
+    let cut = calls.iter().flat_map(|call| &call.asks).filter(|ask| ask.status.is_none()).count();
+    if cut > 0 { Vec::new() } else { vec![fault(Check::Valid, "no request was cut off".to_owned())] }
+}
+
+/// Every gateway and every worker is told to stop, ends by itself, and is there again, one after the other.
+pub(super) async fn all_restarted(site: &mut Site) -> Result<Met> {
+    let (gateways, workers) = (site.stack.gateways.len(), site.stack.workers.len());
+    for gateway in 0..gateways {
+        site.stack.gateways[gateway].process.signal("TERM");
+        site.stack.gateways[gateway].process.ended(Duration::from_secs(60)).await?;
+        site.stack.restart_gateway(gateway).await;
+    }
+    for _ in 0..workers {
+        site.stack.add_worker().await;
+        let mut worker = site.stack.workers.remove(0);
+        worker.signal("TERM");
+        worker.ended(Duration::from_secs(60)).await?;
+    }
+    Ok(Met::times("processes restarted", gateways + workers))
+}
+
+/// Nobody had to try twice.
+pub(super) fn one_retry_was_enough(calls: &[Call]) -> Vec<Fault> {
+    let failures = |call: &&Call| call.asks.iter().filter(|ask| !matches!(ask.status, Some(200 | 202))).count() > 1;
+    let failed: Vec<_> = calls.iter().filter(failures).map(|call| call.key.clone()).collect();
+    if failed.is_empty() {
+        return Vec::new();
+    }
+    vec![fault(Check::Back, format!("{} calls failed more than once, first {}", failed.len(), failed[0]))]
+}

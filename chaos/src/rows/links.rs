@@ -75,6 +75,17 @@ pub(super) async fn slow(site: &Site) -> Result<Met> {
     Ok(Met::times("kinds of slowness", 3))
 }
 
+/// The route to the database is gone for `seconds`, on connections that look open; then these are cut.
+pub(super) async fn database_gone(site: &Site, seconds: usize) -> Result<Met> {
+    let database = links(site)?.database.as_ref().context("there is no server of a database")?;
+    sleep(PAUSE).await;
+    database.set(Mode::BlackHole { up: true, down: true });
+    sleep(Duration::from_secs(seconds as u64)).await;
+    let cut = database.reset();
+    database.set(Mode::Pass);
+    Ok(Met { counts: vec![("connections to the database gone".to_owned(), cut as u64, 1)], faults: Vec::new() })
+}
+
 fn links(site: &Site) -> Result<&Links> {
     site.links.as_ref().context("no links were laid")
 }

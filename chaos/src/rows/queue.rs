@@ -2,19 +2,28 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
-use tokio::time::{Instant, sleep};
+use anyhow::{Context as _, Result};
+use futures_util::StreamExt as _;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{Met, fault};
 use crate::{
+    calls::Call,
     checks::{Check, Fault},
     site::Site,
+    traffic::Traffic,
 };
 
 /// Between two deaths.
 const PAUSE: Duration = Duration::from_millis(2500);
 /// How long it stands still.
 const STILL: Duration = Duration::from_secs(6);
+/// How long there is no worker.
+const UNSERVED: Duration = Duration::from_secs(5);
+/// So many refusals show that the queue was full.
+const REFUSALS: usize = 10;
+/// A refusal takes this long at most, at the 99th percentile.
+const REFUSED_WITHIN: Duration = Duration::from_millis(100);
 /// The gateway knows within this time.
 const KNOWN_WITHIN: Duration = Duration::from_secs(5);
 
@@ -46,4 +55,53 @@ pub(super) async fn frozen(site: &mut Site) -> Result<Met> {
         Ok(_) => {}
     }
     Ok(met)
+}
+
+/// Jobs that come are put on the queue once more, under other message ids, until `times` of them were.
+pub(super) async fn published_again(site: &Site, traffic: &Traffic, times: usize) -> Result<Met> {
+    let client = tests::queue::admin(&site.stack.nats).await?;
+    let mut jobs = client.subscribe("jobs.>").await?;
+    client.flush().await?;
+    let mut again = 0;
+    while again < times && !traffic.is_over() {
+        let Ok(job) = timeout(Duration::from_millis(200), jobs.next()).await else { continue };
+        let job = job.context("the subscription ended")?;
+        let mut headers = job.headers.unwrap_or_default();
+        let id = headers.get("Nats-Msg-Id").map(|id| id.as_str().to_owned()).unwrap_or_default();
+        // Its own copies come here, too.
+        if !id.starts_with("again-") {
+            headers.insert("Nats-Msg-Id", format!("again-{id}"));
+            client.publish_with_headers(job.subject, headers, job.payload).await?;
+            again += 1;
+        }
+    }
+    client.flush().await?;
+    Ok(Met { counts: vec![("jobs published again".to_owned(), again as u64, times as u64)], faults: Vec::new() })
+}
+
+/// Nobody takes jobs off the queue for a while.
+pub(super) async fn full(site: &mut Site) -> Result<Met> {
+    let workers = site.stack.workers.len();
+    site.stack.kill_workers();
+    sleep(UNSERVED).await;
+    for _ in 0..workers {
+        site.stack.add_worker().await;
+    }
+    Ok(Met::times("workers gone", workers))
+}
+
+/// The fault was met when callers were told that the queue is full; they were told at once.
+pub(super) fn some_were_refused(calls: &[Call]) -> Vec<Fault> {
+    let asks = calls.iter().flat_map(|call| &call.asks);
+    let refused = asks.filter(|ask| ask.status == Some(503) && ask.code.as_deref() == Some("queue_full"));
+    let mut times: Vec<_> = refused.map(|ask| ask.took).collect();
+    times.sort_unstable();
+    if times.len() < REFUSALS {
+        return vec![fault(Check::Valid, format!("{} requests were refused", times.len()))];
+    }
+    let p99 = times[times.len() * 99 / 100];
+    if p99 <= REFUSED_WITHIN {
+        return Vec::new();
+    }
+    vec![Fault { is_time: true, ..fault(Check::Wait, format!("refusals took {p99:.1?} at the 99th percentile")) }]
 }

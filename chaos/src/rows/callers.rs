@@ -1,0 +1,68 @@
+//! Rows in which those outside misbehave: callers, and receivers of webhooks.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use anyhow::Result;
+use tests::sink::Reply;
+use tokio::time::sleep;
+
+use super::{Met, fault};
+use crate::{
+    calls::Call,
+    checks::{Check, Fault},
+    site::{CALLBACK, Site},
+    traffic::Traffic,
+};
+
+/// Where a receiver sends us instead, in vain.
+const ELSEWHERE: &str = "/elsewhere";
+/// How often a receiver fails in each way.
+const EACH: usize = 3;
+/// A delivery that failed is tried again within this time.
+const TRIED_AGAIN: Duration = Duration::from_secs(12);
+
+/// The callers do it all themselves.
+pub(super) async fn gone(traffic: &Traffic) -> Result<Met> {
+    until_over(traffic).await;
+    Ok(Met::default())
+}
+
+/// The fault was met when callers had no answer to what they asked first.
+pub(super) fn all_hung_up(calls: &[Call]) -> Vec<Fault> {
+    let hung_up = calls.iter().filter(|call| call.asks.first().is_some_and(|ask| ask.status.is_none())).count();
+    // Those who come before the fault do not, and some are answered first.
+    if hung_up >= 30 { Vec::new() } else { vec![fault(Check::Valid, format!("{hung_up} callers hung up"))] }
+}
+
+/// A receiver fails in each way, and then takes what comes.
+pub(super) async fn receivers_fail(site: &Site, traffic: &Traffic) -> Result<Met> {
+    let moved = Reply::Status(301, vec![("location", site.sink.url(ELSEWHERE))]);
+    let ways = [Reply::status(500), moved, Reply::status(503), Reply::Cut];
+    for reply in ways.iter().cycle().take(ways.len() * EACH) {
+        site.sink.script(CALLBACK, reply.clone());
+    }
+    until_over(traffic).await;
+    sleep(TRIED_AGAIN).await;
+    Ok(Met::times("failures of receivers", ways.len() * EACH))
+}
+
+/// What a receiver did not take was sent again, and only to it.
+pub(super) fn told_again(site: &Site) -> Vec<Fault> {
+    let received = site.sink.received(CALLBACK);
+    let deliveries: BTreeSet<_> = received.iter().filter_map(|request| request.header("webhook-id")).collect();
+    let again = received.len() - deliveries.len();
+    let mut faults = Vec::new();
+    if again < 4 * EACH {
+        faults.push(fault(Check::Valid, format!("{again} deliveries were tried again")));
+    }
+    if !site.sink.received(ELSEWHERE).is_empty() {
+        faults.push(fault(Check::Right, "a redirect was followed".to_owned()));
+    }
+    faults
+}
+
+async fn until_over(traffic: &Traffic) {
+    while !traffic.is_over() {
+        sleep(Duration::from_millis(200)).await;
+    }
+}
