@@ -70,6 +70,8 @@ pub enum Row {
     ReceiversFail,
     /// The database cannot be reached.
     DatabaseGone,
+    /// The model refuses, lies, hangs and hangs up.
+    ModelMisbehaves,
 }
 
 /// What a row's fault left to look at, beside what all rows leave.
@@ -89,7 +91,7 @@ impl Met {
 
 impl Row {
     /// All of them, in the order in which they run.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::WorkerKilled,
         Self::AllWorkersKilled,
         Self::WorkerFrozen,
@@ -109,6 +111,7 @@ impl Row {
         Self::QueueFull,
         Self::ReceiversFail,
         Self::DatabaseGone,
+        Self::ModelMisbehaves,
     ];
 
     /// What it is called on the command line and in the ledger.
@@ -133,6 +136,7 @@ impl Row {
             Self::QueueFull => "queue-full",
             Self::ReceiversFail => "receivers-fail",
             Self::DatabaseGone => "database-gone",
+            Self::ModelMisbehaves => "model-misbehaves",
         }
     }
 
@@ -155,6 +159,7 @@ impl Row {
             Self::EnvelopesAgain => "jobs published again under other message ids",
             Self::QueueFull => "a queue of 40 jobs at most, and no worker for 5 s",
             Self::ReceiversFail => "receivers of webhooks that answer 500, 301 and 503, and close early",
+            Self::ModelMisbehaves => "a model that refuses, answers nonsense, hangs and hangs up, every third time",
             Self::DatabaseGone => "routes to PostgreSQL gone for some seconds, then cut",
             Self::LinksSlow => "bytes in small pieces, then late, then a few a second",
             Self::LinksHalfOpen => "routes to nats-server gone for 10 s, both ways, on connections that look open",
@@ -174,7 +179,8 @@ impl Row {
         let waiting =
             |calls| Plan { calls, at_once: calls, manners: vec![Manner::Sync], lines: 0, pause: Duration::ZERO };
         match self {
-            Self::LongJobs => (waiting(size(30, 150)), Duration::from_secs(3)),
+            // An answer of one word has three pieces.
+            Self::LongJobs => (waiting(size(30, 150)), Duration::from_millis(4_500)),
             Self::GatewayKilled => (waiting(size(100, 500)), Duration::from_secs(1)),
             Self::GatewayStopped => (waiting(size(100, 200)), Duration::from_secs(1)),
             Self::RollingRestart => (Plan { calls: size(300, 3_000), ..mixed }, Duration::from_millis(50)),
@@ -186,6 +192,10 @@ impl Row {
                 let plan = Plan { manners: vec![Manner::Submit], pause: Duration::from_millis(10), ..waiting(150) };
                 (plan, Duration::from_millis(5))
             }
+            Self::ModelMisbehaves => {
+                let manners = vec![Manner::Sync, Manner::Submit];
+                (Plan { manners, calls: size(150, 3_500), ..mixed }, Duration::from_millis(5))
+            }
             Self::ReceiversFail => (Plan { manners: vec![Manner::Webhook], ..mixed }, Duration::from_millis(5)),
             _ => (mixed, Duration::from_millis(50)),
         }
@@ -195,6 +205,9 @@ impl Row {
     fn settings(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::QueueFull => &[("FRONTDESK_JOBS_MAX_MESSAGES", "40")],
+            Self::ModelMisbehaves => {
+                &[("FRONTDESK_MODEL_FIRST_BYTE_TIMEOUT", "1s"), ("FRONTDESK_MODEL_IDLE_TIMEOUT", "1s")]
+            }
             _ => &[],
         }
     }
@@ -245,6 +258,7 @@ impl Row {
             Self::QueueFull => queue::full(site).await,
             Self::ReceiversFail => callers::receivers_fail(site, traffic).await,
             Self::DatabaseGone => links::database_gone(site, times(5, 20)).await,
+            Self::ModelMisbehaves => callers::model_misbehaves(site, traffic, times(4, 100)).await,
         }
     }
 
@@ -252,7 +266,9 @@ impl Row {
     fn own_faults(self, site: &Site, calls: &[Call], store: &Store) -> Vec<Fault> {
         match self {
             Self::WorkerKilled | Self::AllWorkersKilled | Self::WorkerFrozen => workers::some_ran_again(store),
-            Self::LongJobs => workers::none_ran_again(store),
+            Self::LongJobs => {
+                workers::none_ran_again(store).into_iter().chain(workers::told_at_the_deadline(calls)).collect()
+            }
             Self::GatewayKilled => gateways::each_ran_once(site, calls),
             Self::BatchGatewayKilled => gateways::some_were_cut_off(calls),
             Self::RollingRestart => gateways::one_retry_was_enough(calls),

@@ -1,9 +1,12 @@
-//! Rows in which those outside misbehave: callers, and receivers of webhooks.
+//! Rows in which those outside misbehave: callers, receivers of webhooks, and models.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::Result;
-use tests::sink::Reply;
+use tests::{
+    model::{Behaviour, Ending},
+    sink::Reply,
+};
 use tokio::time::sleep;
 
 use super::{Met, fault};
@@ -59,6 +62,42 @@ pub(super) fn told_again(site: &Site) -> Vec<Fault> {
         faults.push(fault(Check::Right, "a redirect was followed".to_owned()));
     }
     faults
+}
+
+/// The model does one thing after the other wrong, each so many times, and well twice after each.
+pub(super) async fn model_misbehaves(site: &Site, traffic: &Traffic, times: usize) -> Result<Met> {
+    let wrongs = wrongs();
+    let before = site.model.calls().len();
+    for wrong in wrongs.iter().cycle().take(wrongs.len() * times) {
+        site.model.script(wrong.clone());
+        site.model.script(Behaviour::echo());
+        site.model.script(Behaviour::echo());
+    }
+    until_over(traffic).await;
+    let asked = site.model.calls().len() - before;
+    let met = (asked / 3).min(wrongs.len() * times);
+    let counts = vec![("wrong answers of the model".to_owned(), met as u64, (wrongs.len() * times) as u64)];
+    Ok(Met { counts, faults: Vec::new() })
+}
+
+/// What a model can do wrong. What makes no sense to try again ends its job, the rest is tried again.
+fn wrongs() -> Vec<Behaviour> {
+    vec![
+        Behaviour::rate_limited(None),
+        Behaviour::rate_limited(Some("1")),
+        Behaviour::quota(),
+        Behaviour::wrong_key(),
+        Behaviour::context_length(),
+        Behaviour::bad_request(),
+        Behaviour::unavailable(),
+        Behaviour::web_page(502),
+        Behaviour::json_text("{\"choices\":"),
+        Behaviour::raw("HTTP/1.1 nonsense\r\n\r\n"),
+        Behaviour::hang_before_head(),
+        Behaviour::hang_after_head(),
+        Behaviour::answer(["half of"]).ending(Ending::Cut),
+        Behaviour::answer(["no mark"]).marks(false, false),
+    ]
 }
 
 async fn until_over(traffic: &Traffic) {

@@ -7,12 +7,15 @@ use tokio::time::sleep;
 
 use super::{Met, fault};
 use crate::{
+    calls::{Call, Manner},
     checks::{Check, Fault},
-    site::{ACK_WAIT, Site},
+    site::{ACK_WAIT, DEADLINE, Site},
     store::Store,
     traffic::Traffic,
 };
 
+/// So far from the deadline a 504 may come.
+const AROUND: Duration = Duration::from_millis(500);
 /// Between two faults.
 const PAUSE: Duration = Duration::from_millis(1500);
 
@@ -88,6 +91,23 @@ pub(super) fn none_ran_again(store: &Store) -> Vec<Fault> {
         0 => Vec::new(),
         again => vec![fault(Check::Twice, format!("{again} jobs were begun again"))],
     }
+}
+
+/// Whoever waits for what takes longer than the deadline is told so then.
+pub(super) fn told_at_the_deadline(calls: &[Call]) -> Vec<Fault> {
+    let slow = calls.iter().filter(|call| call.manner == Manner::Sync && call.key.starts_with("nonce-call"));
+    let firsts: Vec<_> = slow.filter_map(|call| call.asks.first()).collect();
+    let mut faults = Vec::new();
+    let otherwise = firsts.iter().filter(|ask| ask.status != Some(504)).count();
+    if otherwise > 0 {
+        faults.push(fault(Check::Code, format!("{otherwise} calls were not answered 504 first")));
+    }
+    let late = firsts.iter().filter(|ask| ask.took.abs_diff(DEADLINE) > AROUND).count();
+    if late > 0 {
+        let found = format!("{late} of them not within {AROUND:?} of {DEADLINE:?}");
+        faults.push(Fault { is_time: true, ..fault(Check::Wait, found) });
+    }
+    faults
 }
 
 fn ran_again(store: &Store) -> usize {
