@@ -24,7 +24,7 @@ bench: ## Measure, against a bare floor, and print one table
 chaos: ## Kill, freeze and cut off parts of the product under traffic, and print what held; ARGS='--list' tells the rows
 	@exec scripts/chaos $(ARGS)
 
-chaos-full: ## The same in full size, on both databases: an hour
+chaos-full: ## The same in full size, each row on both databases; times decide too
 	@exec scripts/chaos --full $(ARGS)
 
 fuzz: ## Send schemathesis with all its checks over the API of a stack of its own; ARGS are passed on

@@ -102,7 +102,7 @@ pub struct Evidence<'a> {
     pub at_once: usize,
     /// Who waits at the end.
     pub waiters: f64,
-    /// How long it took to come to rest after the last fault, and how long it may.
+    /// How long the first request after the fault took to succeed, without end if none did, and how long it may.
     pub back: (Duration, Duration),
 }
 
@@ -230,7 +230,10 @@ fn retry(evidence: &Evidence<'_>) -> Vec<Fault> {
 
 fn back(evidence: &Evidence<'_>) -> Vec<Fault> {
     let (took, limit) = evidence.back;
-    let found = format!("it took {took:.1?} to come to rest, not {limit:?}");
+    if took == Duration::MAX {
+        return vec![Fault::of(Check::Back, "no request after the fault succeeded")];
+    }
+    let found = format!("the first request after the fault took {took:.1?} to succeed, not {limit:?}");
     if took > limit { vec![Fault { is_time: true, ..Fault::of(Check::Back, found) }] } else { Vec::new() }
 }
 
@@ -404,7 +407,7 @@ mod tests {
 
     #[test]
     fn each_rule_sees_what_breaks_it() {
-        let breaks: [(&[Check], Break); 20] = [
+        let breaks: [(&[Check], Break); 21] = [
             (&[Check::Valid], |row| row.met[0].1 = 1),
             (&[Check::Valid], |row| row.calls[0].done = false),
             (&[Check::Lost, Check::Truth], |row| row.message().status = "in_progress".to_owned()),
@@ -435,6 +438,7 @@ mod tests {
                 row.calls[0].named("01a2265c-7d04-7000-8000-000000000000")
             }),
             (&[Check::Back], |row| row.back = Duration::from_secs(6)),
+            (&[Check::Back], |row| row.back = Duration::MAX),
             (&[Check::Leak], |row| row.footprints[1].subscriptions = 6),
             (&[Check::Truth], |row| {
                 row.store.batches.insert(plain(ID), (2, 1));

@@ -21,7 +21,7 @@ pub struct Entry {
     pub requests: usize,
     /// How often the fault happened.
     pub met: Vec<(String, u64, u64)>,
-    /// How long it took to come to rest after the last fault.
+    /// How long the first request after the fault took to succeed.
     pub back: Duration,
     /// What is wrong.
     pub faults: Vec<Fault>,

@@ -26,13 +26,14 @@ async fn main() -> Result<()> {
     }
     let mut entries = Vec::new();
     for (number, row) in options.rows.iter().enumerate() {
-        let database = row.database().unwrap_or(options.databases[number % options.databases.len()]);
-        eprintln!("{}: {} ({database:?})", row.name(), row.what());
-        let entry = rows::run(*row, database, options.seed, options.is_full).await?;
-        for fault in &entry.faults {
-            eprintln!("  {:?}: {}", fault.check, fault.found);
+        for database in options.databases_of(*row, number) {
+            eprintln!("{}: {} ({database:?})", row.name(), row.what());
+            let entry = rows::run(*row, database, options.seed, options.is_full).await?;
+            for fault in &entry.faults {
+                eprintln!("  {:?}: {}", fault.check, fault.found);
+            }
+            entries.push(entry);
         }
-        entries.push(entry);
     }
     println!("{}", ledger::text(&entries, options.seed));
     let failed: Vec<_> = entries.iter().filter(|entry| entry.has_failed(options.is_full)).collect();

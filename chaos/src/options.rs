@@ -15,7 +15,7 @@ pub struct Options {
     pub rows: Vec<Row>,
     /// What all that is random comes from.
     pub seed: u64,
-    /// Where messages are stored; each row in turn on one of these.
+    /// Where messages are stored: in full size each row on all of these, else on one after the other.
     pub databases: Vec<Database>,
     /// Full sizes, and times that decide; else small ones.
     pub is_full: bool,
@@ -50,6 +50,15 @@ impl Options {
         }
         Ok(options)
     }
+
+    /// On which databases to run `row`, the one at `number` of all: none, when those that it needs were not chosen.
+    pub fn databases_of(&self, row: Row, number: usize) -> Vec<Database> {
+        let mut databases: Vec<_> = self.databases.iter().copied().filter(|database| row.runs_on(*database)).collect();
+        if !self.is_full && !databases.is_empty() {
+            databases = vec![databases[number % databases.len()]];
+        }
+        databases
+    }
 }
 
 fn row(name: &str) -> Result<Row> {
@@ -78,6 +87,19 @@ mod tests {
         let options = read("--only worker-killed,nats-killed --seed 7 --database postgres --full").expect("options");
         assert_eq!((options.rows.as_slice(), options.seed), ([Row::WorkerKilled, Row::NatsKilled].as_slice(), 7));
         assert_eq!((options.databases.as_slice(), options.is_full), ([Database::Postgres].as_slice(), true));
+    }
+
+    #[test]
+    fn a_row_runs_on_each_database_in_full_size_and_else_in_turn() {
+        let (small, full) = (read("").expect("options"), read("--full").expect("options"));
+        let both = [Database::Sqlite, Database::Postgres];
+        for (number, database) in both.into_iter().enumerate() {
+            assert_eq!(small.databases_of(Row::NatsKilled, number), [database]);
+            assert_eq!(small.databases_of(Row::DatabaseGone, number), [Database::Postgres]);
+        }
+        assert_eq!(full.databases_of(Row::NatsKilled, 0), both);
+        let sqlite = read("--database sqlite").expect("options");
+        assert_eq!(sqlite.databases_of(Row::DatabaseGone, 0), [], "SQLite has no route that could be gone");
     }
 
     #[test]

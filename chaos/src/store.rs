@@ -78,17 +78,19 @@ impl Store {
         Ok(store)
     }
 
-    /// What is wrong with the database itself, as it says.
+    /// How many messages in the database at `url` have not ended.
+    pub fn unfinished(url: &str) -> Result<u64> {
+        let ends = ENDS.map(|end| format!("'{end}'")).join(", ");
+        let count = query(url, &format!("SELECT count(*) FROM messages WHERE status NOT IN ({ends})"))?;
+        count.parse().with_context(|| format!("a count of messages: {count}"))
+    }
+
+    /// What is wrong with the database at `url` itself, as it says.
     pub fn broken(url: &str) -> Result<Option<String>> {
         if !url.starts_with("sqlite:") {
             return Ok(None);
         }
         Ok(Some(query(url, "PRAGMA integrity_check")?).filter(|said| said != "ok"))
-    }
-
-    /// How many messages have not ended.
-    pub fn unfinished(&self) -> usize {
-        self.messages.values().filter(|message| !message.has_ended()).count()
     }
 
     /// The ids of those that have ended.

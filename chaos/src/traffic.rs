@@ -9,6 +9,9 @@ use tokio::{sync::Semaphore, task::JoinHandle, time::sleep};
 
 use crate::{calls::Manner, desk::Desk, drivers};
 
+/// How often it is looked whether all have come to their end.
+const LOOK: Duration = Duration::from_millis(200);
+
 /// What callers do.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -39,7 +42,14 @@ impl Traffic {
         self.0.is_finished()
     }
 
-    /// Waits for them.
+    /// Waits until they have.
+    pub async fn ended(&self) {
+        while !self.is_over() {
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Waits for them, and for what went wrong with them.
     pub async fn over(self) {
         if let Err(error) = self.0.await {
             std::panic::resume_unwind(error.into_panic());

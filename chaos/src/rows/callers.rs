@@ -24,14 +24,8 @@ const EACH: usize = 3;
 /// A delivery that failed is tried again within this time.
 const TRIED_AGAIN: Duration = Duration::from_secs(12);
 
-/// The callers do it all themselves.
-pub(super) async fn gone(traffic: &Traffic) -> Result<Met> {
-    until_over(traffic).await;
-    Ok(Met::default())
-}
-
 /// The fault was met when callers had no answer to what they asked first.
-pub(super) fn all_hung_up(calls: &[Call]) -> Vec<Fault> {
+pub(super) fn some_hung_up(calls: &[Call]) -> Vec<Fault> {
     let hung_up = calls.iter().filter(|call| call.asks.first().is_some_and(|ask| ask.status.is_none())).count();
     // Those who come before the fault do not, and some are answered first.
     if hung_up >= 30 { Vec::new() } else { vec![fault(Check::Valid, format!("{hung_up} callers hung up"))] }
@@ -44,7 +38,7 @@ pub(super) async fn receivers_fail(site: &Site, traffic: &Traffic) -> Result<Met
     for reply in ways.iter().cycle().take(ways.len() * EACH) {
         site.sink.script(CALLBACK, reply.clone());
     }
-    until_over(traffic).await;
+    traffic.ended().await;
     sleep(TRIED_AGAIN).await;
     Ok(Met::times("failures of receivers", ways.len() * EACH))
 }
@@ -73,7 +67,7 @@ pub(super) async fn model_misbehaves(site: &Site, traffic: &Traffic, times: usiz
         site.model.script(Behaviour::echo());
         site.model.script(Behaviour::echo());
     }
-    until_over(traffic).await;
+    traffic.ended().await;
     let asked = site.model.calls().len() - before;
     let met = (asked / 3).min(wrongs.len() * times);
     let counts = vec![("wrong answers of the model".to_owned(), met as u64, (wrongs.len() * times) as u64)];
@@ -98,10 +92,4 @@ fn wrongs() -> Vec<Behaviour> {
         Behaviour::answer(["half of"]).ending(Ending::Cut),
         Behaviour::answer(["no mark"]).marks(false, false),
     ]
-}
-
-async fn until_over(traffic: &Traffic) {
-    while !traffic.is_over() {
-        sleep(Duration::from_millis(200)).await;
-    }
 }

@@ -14,8 +14,8 @@ use crate::{
 
 /// All callers are there within this time.
 const GATHERED_WITHIN: Duration = Duration::from_secs(20);
-/// The first gateway has about half of the callers: fewer than this share of all are none.
-const FEW: usize = 4;
+/// Of a hundred callers and more, about half wait at the first gateway: fewer than these are not all.
+const FEWEST: u64 = 25;
 
 /// It dies while callers wait, and comes back on its address later.
 pub(super) async fn killed(site: &mut Site) -> Result<Met> {
@@ -57,7 +57,7 @@ async fn until_gathered(site: &Site) -> u64 {
         let url = &site.stack.gateways[0].metrics_url;
         let waiting = tests::stack::metric(site.stack.client(), url, "frontdesk_waiters").await as u64;
         // No more come: those who are there are all.
-        if waiting > 0 && waiting <= most && most as usize * FEW >= 100 {
+        if waiting <= most && most >= FEWEST {
             return most;
         }
         most = most.max(waiting);

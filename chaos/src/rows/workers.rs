@@ -11,7 +11,6 @@ use crate::{
     checks::{Check, Fault},
     site::{ACK_WAIT, DEADLINE, Site},
     store::Store,
-    traffic::Traffic,
 };
 
 /// So far from the deadline a 504 may come.
@@ -67,14 +66,6 @@ pub(super) async fn stopped(site: &mut Site, times: usize) -> Result<Met> {
         }
     }
     Ok(met)
-}
-
-/// Nothing happens but time.
-pub(super) async fn long_jobs(traffic: &Traffic) -> Result<Met> {
-    while !traffic.is_over() {
-        sleep(Duration::from_millis(200)).await;
-    }
-    Ok(Met::default())
 }
 
 /// The fault was met when jobs were begun more than once.
