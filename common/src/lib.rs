@@ -11,6 +11,7 @@ pub mod outbound;
 pub mod queue;
 pub mod readiness;
 pub mod retry;
+pub mod sabotage;
 pub mod store;
 pub mod telemetry;
 pub mod traceparent;

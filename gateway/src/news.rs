@@ -10,6 +10,7 @@ use common::{
         connection::Connection,
         signals::{ChangeReceiver, Changed, LimitCounts, LimitGossip},
     },
+    sabotage::{self, Bug},
 };
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -29,6 +30,9 @@ pub struct Remembered {
 
 impl Remembered {
     fn forget(&self, changed: Changed) {
+        if sabotage::has(Bug::CacheKept) {
+            return;
+        }
         match changed {
             Changed::Accounts | Changed::Keys => self.authenticator.flush(),
             Changed::Agents => self.directory.flush(),

@@ -22,6 +22,7 @@ use common::{
     },
     readiness::{Readiness, check},
     retry::Pauses,
+    sabotage::{self, Bug},
     store::{
         connection::{Store, StoreConfig},
         error::StoreError,
@@ -190,7 +191,8 @@ impl Server {
         lifecycle.spawn(ops::serve(self.operators, pages, lifecycle.clone()));
         lifecycle.spawn(self.listener.serve(self.router, lifecycle.clone()));
         lifecycle.stopping().await;
-        if !lifecycle.wait(self.grace, LAST_WORDS).await {
+        let grace = if sabotage::has(Bug::WaitersDropped) { Duration::ZERO } else { self.grace };
+        if !lifecycle.wait(grace, LAST_WORDS).await {
             warn!("some requests did not end");
         }
         connection.close(CLOSE_LIMIT).await;

@@ -6,6 +6,7 @@ use common::{
     domain::{ids::MessageId, reply::Outcome},
     lifecycle::Lifecycle,
     queue::connection::Connection,
+    sabotage::{self, Bug},
     store::connection::Store,
 };
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -41,6 +42,9 @@ impl StoredEnds {
 
     /// The same within 1 s: a reply may have been lost on its way, and the store has the last word before a time-out.
     pub async fn last_look(&self, id: MessageId) -> Option<Outcome> {
+        if sabotage::has(Bug::NoReread) {
+            return None;
+        }
         let found = timeout(LAST_LOOK, self.find(id)).await.ok().flatten();
         found.inspect(|_| info!(message.id = %id, "found an answer at the deadline whose reply was missed"))
     }
@@ -68,7 +72,7 @@ impl StoredEnds {
                 () = lifecycle.aborting() => return,
             };
             let waiting = waiting(patience);
-            if waiting.is_empty() {
+            if waiting.is_empty() || sabotage::has(Bug::NoReread) {
                 continue;
             }
             match self.store.outcomes(&waiting).await {

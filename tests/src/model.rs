@@ -76,12 +76,13 @@ impl State {
         self.script.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes the call and says what to do with it.
-    fn answer_to(&self, call: Call) -> Behaviour {
+    /// Notes the call and says what to do with it, and which it was, from 1.
+    fn answer_to(&self, call: Call) -> (Behaviour, usize) {
         let mut script = self.script();
         script.calls.push(call);
         self.called.send_replace(script.calls.len());
-        script.queue.pop_front().unwrap_or_else(|| script.standing.clone())
+        let behaviour = script.queue.pop_front().unwrap_or_else(|| script.standing.clone());
+        (behaviour, script.calls.len())
     }
 }
 

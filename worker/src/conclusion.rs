@@ -13,6 +13,7 @@ use common::{
     metrics::Metrics,
     queue::{connection::Connection, delivery::Delivery, replies::ReplySender, signals::wake_deliveries},
     retry::Pauses,
+    sabotage::{self, Bug, Point},
     store::{
         connection::Store,
         messages::{Committed, Finish},
@@ -93,12 +94,18 @@ impl Conclusion {
 
     /// Tells who waits and acknowledges: all that the job caused is stored by now.
     pub async fn tell(&self, rest: &Rest, job: &Job, outcome: Outcome) {
+        sabotage::reach(Point::AfterCommit);
         self.replies.terminal(job.reply_to, rest.last.telling(outcome)).await;
+        sabotage::reach(Point::BeforeAck);
         rest.delivery.ack().await;
+        sabotage::reach(Point::AfterAck);
     }
 
     /// Hands a job back whose end is not stored. This start of it does not count.
     pub async fn hand_back(&self, delivery: &Delivery, job: &Job, delay: Option<Duration>) {
+        if sabotage::has(Bug::NakForgotten) {
+            return;
+        }
         if delivery.info().attempt.delivery > 1 {
             match timeout(FORGET_LIMIT, Box::pin(self.store.forget_start(job.id))).await {
                 Ok(Ok(())) => {}

@@ -8,6 +8,7 @@ use std::{collections::HashSet, future::Future, mem, pin::pin, sync::Arc, time::
 use common::{
     domain::{job::Job, reply::Outcome},
     retry::Pauses,
+    sabotage::{self, Bug, Point},
     store::{
         error::StoreError,
         messages::{Committed, Finish},
@@ -138,6 +139,7 @@ impl Committer {
         let store = self.conclusion.store.clone();
         let mut pauses = Pauses::new(Duration::from_millis(50), Duration::from_secs(2), None);
         let (finishes, left): (Vec<_>, Vec<_>) = group.into_iter().map(|ending| (ending.finish, ending.left)).unzip();
+        self.sabotage(&finishes, &left).await;
         let error = loop {
             let error = match self.meanwhile(&left, others, store.finish(&finishes), LAST_COMMIT).await {
                 Some(Ok(committed)) => return self.conclude(finishes, left, committed),
@@ -158,6 +160,19 @@ impl Committer {
         }
         warn!(%error, jobs = left.len(), "could not store a group of ends; storing them one by one");
         self.commit_each(finishes.into_iter().zip(left).map(|(finish, left)| Ending { finish, left }).collect()).await;
+    }
+
+    /// What must not happen before the commit, where that was planted.
+    async fn sabotage(&self, finishes: &[Finish], left: &[Left]) {
+        for (Finish { job, outcome }, Left { rest, .. }) in finishes.iter().zip(left) {
+            if sabotage::has(Bug::ReplyBeforeCommit) {
+                self.conclusion.replies.terminal(job.reply_to, rest.last.telling(outcome.clone())).await;
+            }
+            if sabotage::has(Bug::AckBeforeCommit) {
+                rest.delivery.ack().await;
+            }
+        }
+        sabotage::reach(Point::BeforeCommit);
     }
 
     async fn commit_each(&mut self, mut group: Vec<Ending>) {

@@ -17,6 +17,7 @@ use common::{
         dead,
         delivery::{Delivery, EnvelopeError},
     },
+    sabotage::{self, Bug, Point},
     store::messages::Start,
 };
 use tracing::{Instrument as _, Span, debug, error, info, info_span, warn};
@@ -123,6 +124,8 @@ impl Pipeline {
             Ok(starts) => starts,
             Err(verdict) => return verdict,
         };
+        sabotage::reach(Point::AfterStart);
+        sabotage::swallow(job.turns.last().map_or("", |turn| &turn.content));
         if let Some(outcome) = self.refuse_the_broke(job).await {
             return Verdict::End(outcome);
         }
@@ -152,8 +155,11 @@ impl Pipeline {
             return Ok(1);
         }
         self.conclusion.metrics.job_redelivered();
+        sabotage::reach(Point::BeforeStart);
         match Box::pin(self.conclusion.store.count_start(job)).await {
-            Ok(Start::Begun { starts }) if starts > self.config.max_starts => Err(self.give_up(delivery, job).await),
+            Ok(Start::Begun { starts }) if starts > self.config.max_starts && !sabotage::has(Bug::EndlessStarts) => {
+                Err(self.give_up(delivery, job).await)
+            }
             Ok(Start::Begun { starts }) => {
                 info!(starts, delivered, "running a job again");
                 Ok(starts)

@@ -11,7 +11,10 @@ use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
 use super::{connection::Connection, error::PublishError, subjects};
-use crate::domain::ids::MessageId;
+use crate::{
+    domain::ids::MessageId,
+    sabotage::{self, Bug},
+};
 
 /// "maximum messages exceeded", "maximum bytes exceeded".
 const STREAM_FULL: jetstream::ErrorCode = jetstream::ErrorCode::STREAM_STORE_FAILED;
@@ -22,7 +25,9 @@ const ON_THE_QUEUE: [jetstream::ErrorCode; 2] =
 /// The message that carries the job `id`.
 pub(super) fn message(id: MessageId, traceparent: Option<&str>, payload: Bytes) -> PublishMessage {
     let mut headers = HeaderMap::new();
-    headers.insert(NATS_MESSAGE_ID, id.0.simple().to_string());
+    if !sabotage::has(Bug::NoMessageId) {
+        headers.insert(NATS_MESSAGE_ID, id.0.simple().to_string());
+    }
     if let Some(traceparent) = traceparent {
         headers.insert(subjects::TRACEPARENT, traceparent);
     }

@@ -7,10 +7,13 @@ use tokio::{sync::mpsc, time::timeout};
 use tracing::warn;
 
 use super::{connection::REQUEST_TIMEOUT, place::Queue, subjects, wakes::Wakes};
-use crate::domain::{
-    job::{JOB_VERSION, Job, Lane},
-    reply::Attempt,
-    time::Millis,
+use crate::{
+    domain::{
+        job::{JOB_VERSION, Job, Lane},
+        reply::Attempt,
+        time::Millis,
+    },
+    sabotage::{self, Bug},
 };
 
 /// A worker's slot. Dropping it tells the pull loop that it is free.
@@ -157,6 +160,9 @@ impl Delivery {
 
     /// The job still runs. Needed every third of `ack_wait`, or another worker gets it.
     pub async fn in_progress(&self) {
+        if sabotage::has(Bug::NoHeartbeat) {
+            return;
+        }
         self.answer(AckKind::Progress).await;
     }
 

@@ -18,7 +18,11 @@ use super::{
     subjects,
     wakes::Wakes,
 };
-use crate::{domain::job::Job, retry::Pauses};
+use crate::{
+    domain::job::Job,
+    retry::Pauses,
+    sabotage::{self, Bug, Point},
+};
 
 /// A job with a short prompt has less than this, in bytes: its envelope is written without moving it.
 const USUAL_SIZE: usize = 1024;
@@ -88,10 +92,17 @@ impl Publisher {
         let Ok(Ok(_permit)) = timeout_at(until, self.under_way.acquire()).await else {
             return Err(PublishError::NotTaken("the queue is busy".to_owned()));
         };
+        sabotage::reach(Point::BeforePublish);
+        if sabotage::has(Bug::AcceptedUnpublished) {
+            let message = message(id, traceparent.as_deref(), payload);
+            let _ = self.connection.jetstream.send_publish(subject, message).await;
+            return Ok(Published { was_known: false });
+        }
         loop {
             let fault =
                 match self.publish_once(&subject, message(id, traceparent.as_deref(), payload.clone()), until).await {
                     Ok(Published { was_known }) => {
+                        sabotage::reach(Point::AfterPublish);
                         self.wakes.note(queue);
                         return Ok(Published { was_known: was_known && !in_doubt });
                     }

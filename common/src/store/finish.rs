@@ -23,23 +23,32 @@ use super::{
     stored,
     write::Write,
 };
-use crate::domain::{
-    account::MicroCredits,
-    ids::{AccountId, MessageId},
-    message::MessageStatus,
-    reply::Outcome,
+use crate::{
+    domain::{
+        account::MicroCredits,
+        ids::{AccountId, MessageId},
+        message::MessageStatus,
+        reply::Outcome,
+    },
+    sabotage::{self, Bug},
 };
 
-/// What becomes of an end whose message has a row.
-macro_rules! unless_ended {
+/// An end takes the place of what its message's row says.
+macro_rules! in_its_place {
     () => {
         "ON CONFLICT (id) DO UPDATE SET status = excluded.status, content = excluded.content, \
          model = excluded.model, input_tokens = excluded.input_tokens, output_tokens = excluded.output_tokens, \
          usage_estimated = excluded.usage_estimated, credits_charged = excluded.credits_charged, \
          attempts = excluded.attempts, error_code = excluded.error_code, error_message = excluded.error_message, \
          error_retryable = excluded.error_retryable, started_at = excluded.started_at, \
-         completed_at = excluded.completed_at \
-         WHERE messages.status IN ('queued', 'in_progress')"
+         completed_at = excluded.completed_at"
+    };
+}
+
+/// What becomes of an end whose message has a row.
+macro_rules! unless_ended {
+    () => {
+        concat!(in_its_place!(), " WHERE messages.status IN ('queued', 'in_progress')")
     };
 }
 
@@ -51,6 +60,15 @@ const CHARGED: Insert = Insert {
     columns: 12,
     tail: "ON CONFLICT (id) DO NOTHING",
 };
+
+/// [`ENDED`] and [`CHARGED`] without what keeps a second end out, for [`Bug::NoFence`].
+const UNFENCED: [Insert; 2] = [
+    Insert { tail: concat!(in_its_place!(), " RETURNING id"), ..ENDED },
+    Insert {
+        tail: "ON CONFLICT (id) DO UPDATE SET input_tokens = ledger.input_tokens + excluded.input_tokens",
+        ..CHARGED
+    },
+];
 
 /// Before [`ENDED_AT_ONCE`]: those that have ended. As a rule there are none, and a row that comes back costs as much as
 /// one that is written.
@@ -100,6 +118,9 @@ impl Store {
     /// answer which ends were the first. `None` when that is not enough, and nothing was done.
     async fn end_at_once(&self, group: &[&Finish]) -> Result<Option<Ended>, StoreError> {
         let Some(turn) = &self.turn else { return Ok(None) };
+        if sabotage::has(Bug::NoFence) || sabotage::has(Bug::LineCountedTwice) {
+            return Ok(None);
+        }
         if !group.iter().all(|finish| is_plain(finish)) {
             return Ok(None);
         }
@@ -135,11 +156,14 @@ impl Store {
             }
         }
         let winners: Vec<_> = group.iter().copied().filter(|finish| won.contains(&finish.job.id)).collect();
-        let ended_batches = batches.count(&write, &winners).await?;
+        let counted = if sabotage::has(Bug::LineCountedTwice) { &group } else { &winners };
+        let ended_batches = batches.count(&write, counted).await?;
         let charged: Vec<_> = winners.iter().copied().filter(|finish| !is_cancelled(finish)).collect();
         for portion in sql::portions(charged.len()) {
             let entries = entry_values(&charged[portion]);
-            write.execute_raw(CHARGED.statement(write.get_database_backend(), entries)).await?;
+            write
+                .execute_raw(fenced([&CHARGED, &UNFENCED[1]]).statement(write.get_database_backend(), entries))
+                .await?;
         }
         take(&write, &charged).await?;
         caused::insert_deliveries(&write, &winners, &ended_batches).await?;
@@ -220,7 +244,12 @@ fn all_but(rows: Vec<SqliteRow>, group: &[&Finish]) -> Result<HashSet<MessageId>
 
 /// Writes the rows of messages that have not ended; returns the ids of those.
 fn ends(backend: DbBackend, group: &[&Finish]) -> Result<Statement, StoreError> {
-    Ok(ENDED.statement(backend, end_values(group)?))
+    Ok(fenced([&ENDED, &UNFENCED[0]]).statement(backend, end_values(group)?))
+}
+
+/// The first of the two, unless its fence is to be left out.
+fn fenced([with, without]: [&'static Insert; 2]) -> &'static Insert {
+    if sabotage::has(Bug::NoFence) { without } else { with }
 }
 
 fn end_values(group: &[&Finish]) -> Result<Vec<Value>, StoreError> {

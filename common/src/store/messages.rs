@@ -16,13 +16,16 @@ use super::{
     stored::{self, StoredMessage},
     write::Write,
 };
-use crate::domain::{
-    account::MicroCredits,
-    ids::MessageId,
-    job::{Job, Turn},
-    message::MessageStatus,
-    reply::Outcome,
-    time::Millis,
+use crate::{
+    domain::{
+        account::MicroCredits,
+        ids::MessageId,
+        job::{Job, Turn},
+        message::MessageStatus,
+        reply::Outcome,
+        time::Millis,
+    },
+    sabotage::{self, Point},
 };
 
 const QUEUED: Insert = Insert { head: HEAD, columns: COLUMNS, tail: "ON CONFLICT (id) DO NOTHING" };
@@ -149,7 +152,10 @@ impl Store {
     /// Writes `queued` rows for listings. A job that has a row already is left as it is.
     pub async fn mark_queued(&self, jobs: &[Arc<Job>]) -> Result<(), StoreError> {
         let rows = jobs.iter().map(|job| (job, State::Queued)).collect();
-        self.note(&QUEUED, rows).await
+        sabotage::reach(Point::BeforeRows);
+        self.note(&QUEUED, rows).await?;
+        sabotage::reach(Point::AfterRows);
+        Ok(())
     }
 
     /// Writes `in_progress` rows for listings. A job that is noted as running or over is left as it is.

@@ -5,6 +5,7 @@ use std::{
     str::FromStr,
 };
 
+use common::sabotage::{self, Bug};
 use http::{HeaderMap, HeaderName};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -17,6 +18,10 @@ impl TrustedProxies {
     /// The address of the client: the peer's, or the right-most hop that is none of our proxies.
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
+        if sabotage::has(Bug::LeftMostHop) {
+            let line = headers.get(X_FORWARDED_FOR).and_then(|line| line.to_str().ok());
+            return line.and_then(|line| address_of(line.split(',').next()?.trim())).unwrap_or(client);
+        }
         for line in headers.get_all(X_FORWARDED_FOR).iter().rev() {
             // Whoever wrote what cannot be read is the last one that we know of.
             let Ok(line) = line.to_str() else { return client };

@@ -20,6 +20,7 @@ use common::{
         wakes::Wakes,
     },
     retry::Pauses,
+    sabotage::{self, Point},
     store::{batch_leases::Lease, connection::Store},
 };
 use tokio::{
@@ -106,6 +107,7 @@ impl Enqueuer {
             left = self.hold(id) => Err(left),
             () = self.lifecycle.aborting() => Err(Left::GivenUp(NotEnqueued::Draining)),
         };
+        sabotage::reach(Point::AfterPortion);
         match published {
             Ok(()) => info!(batch.id = %id, lines = total, took_ms = millis(begun), "a batch is on the queue"),
             Err(Left::Stopped) => info!(batch.id = %id, "a batch was stopped before it was all on the queue"),
@@ -159,6 +161,7 @@ impl Enqueuer {
                 let form = form.clone();
                 move || portion(reader, &form)
             });
+            sabotage::reach(Point::BeforePortion);
             for line in ready {
                 lines.push(line).await.map_err(|error| refusal(id, &error))?;
             }

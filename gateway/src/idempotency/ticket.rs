@@ -9,6 +9,7 @@ use common::{
         time::Millis,
     },
     queue::{connection::Connection, jobs},
+    sabotage::{self, Bug, Point},
     store::{connection::Store, error::StoreError, idempotency::Claimed},
 };
 use serde::Serialize;
@@ -172,7 +173,12 @@ impl Idempotency {
         fingerprint: Fingerprint,
         id: MessageId,
     ) -> Result<Option<(MessageId, Millis)>, ApiError> {
+        if sabotage::has(Bug::KeyForgotten) {
+            return Ok(None);
+        }
+        sabotage::reach(Point::BeforeKey);
         let claimed = self.store.claim_key(account, key.as_str(), fingerprint.0, id, Millis::now()).await;
+        sabotage::reach(Point::AfterKey);
         match claimed.map_err(|error| unknown(&error))? {
             Claimed::New => Ok(None),
             Claimed::Known { same_fingerprint: false, .. } => Err(ApiError::IdempotencyKeyReused),

@@ -42,6 +42,7 @@ pub(super) struct Answer {
     byte_order_mark: bool,
     pub(super) cuts: Cuts,
     pub(super) ending: Ending,
+    pub(super) is_numbered: bool,
     pub(super) content_type: &'static str,
 }
 
@@ -187,6 +188,12 @@ impl Behaviour {
         self.with(|answer| answer.pace = pace)
     }
 
+    /// An echo that begins with `#n `, where this is the `n`th request: no two answers are alike.
+    #[must_use]
+    pub fn numbered(self) -> Self {
+        self.with(|answer| answer.is_numbered = true)
+    }
+
     /// Held back by `gate` after so many pieces: those of text, unless the stream is cut otherwise.
     #[must_use]
     pub fn held_after(self, pieces: usize, gate: &Gate) -> Self {
@@ -265,6 +272,7 @@ impl Answer {
             byte_order_mark: false,
             cuts: Cuts::Events,
             ending: Ending::Orderly,
+            is_numbered: false,
             content_type: "text/event-stream",
         }
     }

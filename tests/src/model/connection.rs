@@ -35,9 +35,9 @@ pub(super) async fn serve(socket: TcpStream, state: Arc<State>) {
     let mut received = Vec::new();
     while let Ok(Some(call)) = read_call(&mut reader, &mut received).await {
         let prompt = call.prompt().to_owned();
-        let form = state.answer_to(call).form;
+        let (behaviour, number) = state.answer_to(call);
         let carried_out = tokio::select! {
-            after = carry_out(form, &prompt, &mut writer) => after.ok(),
+            after = carry_out(behaviour.form, &prompt, number, &mut writer) => after.ok(),
             () = closed(&mut reader) => None,
         };
         match carried_out {
@@ -89,7 +89,7 @@ async fn closed(reader: &mut OwnedReadHalf) {
     while reader.read(&mut ignored).await.is_ok_and(|count| count > 0) {}
 }
 
-async fn carry_out(form: Form, prompt: &str, writer: &mut OwnedWriteHalf) -> io::Result<After> {
+async fn carry_out(form: Form, prompt: &str, number: usize, writer: &mut OwnedWriteHalf) -> io::Result<After> {
     match form {
         Form::HangBeforeHead => std::future::pending().await,
         Form::Raw(bytes) => {
@@ -104,7 +104,8 @@ async fn carry_out(form: Form, prompt: &str, writer: &mut OwnedWriteHalf) -> io:
         }
         Form::Answer(answer) => stream(&answer, writer).await,
         Form::Echo(mut answer) => {
-            answer.texts = prompt.split_inclusive(' ').map(str::to_owned).collect();
+            let mark = answer.is_numbered.then(|| format!("#{number} "));
+            answer.texts = mark.into_iter().chain(prompt.split_inclusive(' ').map(str::to_owned)).collect();
             stream(&answer, writer).await
         }
     }

@@ -9,6 +9,7 @@ use common::{
         guard::{Guard, NoAddress},
         refusal::Refusal,
     },
+    sabotage::{self, Bug, Point},
 };
 use reqwest::{
     Client, StatusCode,
@@ -102,7 +103,7 @@ impl Post {
         let builder = || {
             Client::builder()
                 .user_agent(concat!("frontdesk/", env!("CARGO_PKG_VERSION")))
-                .redirect(Policy::none())
+                .redirect(if sabotage::has(Bug::RedirectFollowed) { Policy::default() } else { Policy::none() })
                 .no_proxy()
                 .connect_timeout(CONNECT_LIMIT)
                 .timeout(TRY_LIMIT)
@@ -128,7 +129,9 @@ impl Post {
             .header("webhook-timestamp", parcel.timestamp)
             .header("webhook-signature", parcel.signatures)
             .body(parcel.body);
+        sabotage::reach(Point::BeforePost);
         let answer = request.send().await.map_err(|error| error_of(&error))?;
+        sabotage::reach(Point::AfterPost);
         let retry_after = retry_after::read(answer.headers(), Millis::now(), LONGEST_RETRY_AFTER);
         Ok(Receipt { status: answer.status().as_u16(), retry_after })
     }
