@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # A PostgreSQL for tests: its own directory and port, gone afterwards. It will not run as root, so root steps down.
-# Sourced after lib.sh; start_postgres sets postgres_url. With postgres_durable=yes it writes through, as in service.
+# Sourced after lib.sh; start_postgres sets postgres_url. With postgres_durable=yes it writes through, as in service; with
+# over_restarts its own death loses nothing.
 
 postgres_url=
 postgres_dir=
@@ -39,12 +40,32 @@ make_postgres_dir() {
   fi
 }
 
-# Nothing in it outlives the tests, so nothing waits for the disk; unless that is what is measured.
+# Nothing in it outlives the tests, so nothing waits for the disk; unless that is what is measured. Commits are kept over
+# a death of the server alone: that takes no disk.
+configure_postgres() {
+  printf '%s\n' "port = $1" "listen_addresses = '127.0.0.1'" "unix_socket_directories = ''" "max_connections = 500"
+  case $postgres_durable in
+    yes) ;;
+    over_restarts) printf '%s\n' "fsync = off" "full_page_writes = off" ;;
+    *) printf '%s\n' "fsync = off" "synchronous_commit = off" "full_page_writes = off" ;;
+  esac
+}
+
 launch_postgres() {
-  local options="-p $1 -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=500"
-  [[ $postgres_durable == yes ]] || options+=" -c fsync=off -c synchronous_commit=off -c full_page_writes=off"
-  as_postgres "$postgres_bin/pg_ctl" start --silent -w -t 60 -D "$postgres_dir/data" -l "$postgres_dir/log" \
-    -o "$options" </dev/null >/dev/null 2>&1
+  configure_postgres "$1" >>"$postgres_dir/data/postgresql.conf"
+  control_postgres start
+}
+
+# Ends the server at once, or starts it again.
+control_postgres() {
+  case $1 in
+    stop) as_postgres "$postgres_bin/pg_ctl" stop --silent -m immediate -D "$postgres_dir/data" >/dev/null 2>&1 ;;
+    start)
+      as_postgres "$postgres_bin/pg_ctl" start --silent -w -t 60 -D "$postgres_dir/data" -l "$postgres_dir/log" \
+        </dev/null >/dev/null 2>&1
+      ;;
+    *) die "neither stop nor start: $1" ;;
+  esac
 }
 
 start_postgres() {
@@ -68,9 +89,7 @@ start_postgres() {
 
 stop_postgres() {
   [[ -n $postgres_dir ]] || return 0
-  if [[ -f $postgres_dir/data/postmaster.pid ]]; then
-    as_postgres "$postgres_bin/pg_ctl" stop --silent -m immediate -D "$postgres_dir/data" >/dev/null 2>&1 || true
-  fi
+  if [[ -f $postgres_dir/data/postmaster.pid ]]; then control_postgres stop || true; fi
   rm -rf "$postgres_dir"
   postgres_dir=
 }

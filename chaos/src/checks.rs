@@ -54,6 +54,13 @@ pub enum Check {
     Truth,
 }
 
+impl Check {
+    /// As it stands in the ledger.
+    pub fn name(self) -> String {
+        format!("{self:?}").to_uppercase()
+    }
+}
+
 /// All rules, in the order of the ledger.
 pub const CHECKS: [Check; 11] = [
     Check::Valid,
@@ -198,9 +205,16 @@ fn wait(evidence: &Evidence<'_>) -> Vec<Fault> {
 
 fn right(evidence: &Evidence<'_>) -> Vec<Fault> {
     let answers = evidence.calls.iter().flat_map(|call| &call.answers);
-    let wrong = answers.filter(|(nonce, answer)| answer.as_ref().is_some_and(|answer| answer != *nonce));
-    let mut faults =
-        list(Check::Right, "answered otherwise", wrong.map(|(nonce, answer)| format!("{nonce}: {answer:?}")));
+    let answers: Vec<_> = answers.filter_map(|(nonce, answer)| Some((nonce.as_str(), answer.as_deref()?))).collect();
+    let told = |(nonce, answer): &(&str, &str)| format!("{nonce}: {answer:?}");
+    let wrong = answers.iter().filter(|(nonce, answer)| !answer.ends_with(nonce));
+    let mut faults = list(Check::Right, "answered otherwise", wrong.map(told));
+    let messages = evidence.store.messages.values();
+    let stored: BTreeMap<&str, &str> =
+        messages.filter_map(|message| Some((nonce_in(&message.prompt)?, message.content.as_str()))).collect();
+    // No two answers of the model are alike.
+    let unlike = answers.iter().filter(|(nonce, answer)| stored.get(nonce).is_some_and(|stored| stored != answer));
+    faults.extend(list(Check::Right, "answered, and stored with another answer", unlike.map(told)));
     let told: BTreeMap<String, String> = evidence
         .received
         .iter()
@@ -210,7 +224,8 @@ fn right(evidence: &Evidence<'_>) -> Vec<Fault> {
     let webhooks = evidence.calls.iter().filter(|call| call.manner == Manner::Webhook && call.done);
     let untold = webhooks.filter(|call| {
         let told = call.ids.first().and_then(|id| told.get(id));
-        told.is_none() || told != call.answers.keys().next()
+        let nonce = call.answers.keys().next();
+        !told.zip(nonce).is_some_and(|(told, nonce)| told.ends_with(nonce))
     });
     faults.extend(list(Check::Right, "not told to the receiver", untold.map(|call| call.key.clone())));
     faults
@@ -382,6 +397,7 @@ mod tests {
             tokens: (7, 3),
             attempts: 1,
             batch: None,
+            content: nonce.to_owned(),
             prompt: format!("[{{\"role\":\"user\",\"content\":\"{nonce}\"}}]"),
         }
     }
@@ -407,7 +423,7 @@ mod tests {
 
     #[test]
     fn each_rule_sees_what_breaks_it() {
-        let breaks: [(&[Check], Break); 21] = [
+        let breaks: [(&[Check], Break); 22] = [
             (&[Check::Valid], |row| row.met[0].1 = 1),
             (&[Check::Valid], |row| row.calls[0].done = false),
             (&[Check::Lost, Check::Truth], |row| row.message().status = "in_progress".to_owned()),
@@ -432,6 +448,7 @@ mod tests {
             (&[Check::Right], |row| {
                 row.calls[0].answers.insert("nonce-1.".to_owned(), Some("nonce-2.".to_owned()));
             }),
+            (&[Check::Right], |row| row.message().content = "#2 nonce-1.".to_owned()),
             (&[Check::Right], |row| row.calls[0].manner = Manner::Webhook),
             (&[Check::Code], |row| row.calls[0].asks[0].status = Some(500)),
             (&[Check::Retry, Check::Lost, Check::Truth], |row| {

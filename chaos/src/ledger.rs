@@ -37,7 +37,7 @@ impl Entry {
 /// The table and what is wrong below it.
 pub fn text(entries: &[Entry], seed: u64) -> String {
     let mut text = format!("seed {seed}\n\n| row | database | calls | prompts | requests | faults | back |");
-    CHECKS.iter().for_each(|check| text.push_str(&format!(" {} |", format!("{check:?}").to_uppercase())));
+    CHECKS.iter().for_each(|check| text.push_str(&format!(" {} |", check.name())));
     text.push_str("\n|---|---|---:|---:|---:|---|---:|");
     text.push_str(&"---|".repeat(CHECKS.len()));
     for entry in entries {

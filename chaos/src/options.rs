@@ -1,12 +1,15 @@
 //! What to run: the command line.
 
+use std::time::Duration;
+
 use ::tests::database::Database;
 use anyhow::{Context as _, Result, bail};
+use common::{env::parse_duration, sabotage::Bug};
 
 use crate::rows::Row;
 
 /// How it is called.
-pub const USAGE: &str = "chaos [--only ROW,ROW] [--seed N] [--database sqlite|postgres] [--full] [--list]";
+pub const USAGE: &str = "chaos [--only ROW,ROW] [--seed N] [--database sqlite|postgres] [--full] [--soak 4h] [--planted BUG,BUG|all] [--list]";
 
 /// What to run.
 #[derive(Debug)]
@@ -19,6 +22,10 @@ pub struct Options {
     pub databases: Vec<Database>,
     /// Full sizes, and times that decide; else small ones.
     pub is_full: bool,
+    /// The bugs to plant, each to be found by its row, instead of the rows.
+    pub planted: Vec<Bug>,
+    /// One row after the other, again and again for so long, with another seed each time.
+    pub soak: Option<Duration>,
     /// Only say which rows there are.
     pub lists: bool,
 }
@@ -34,6 +41,8 @@ impl Options {
             seed: rand::random_range(0..1_000_000),
             databases: vec![Database::Sqlite, Database::Postgres],
             is_full: false,
+            planted: Vec::new(),
+            soak: None,
             lists: false,
         };
         let mut arguments = arguments.into_iter();
@@ -44,6 +53,8 @@ impl Options {
                 "--seed" => options.seed = value()?.parse().context("--seed: a number")?,
                 "--database" => options.databases = vec![database(&value()?)?],
                 "--full" => options.is_full = true,
+                "--planted" => options.planted = bugs(&value()?)?,
+                "--soak" => options.soak = Some(length(&value()?)?),
                 "--list" => options.lists = true,
                 _ => bail!("{name} is unknown: {USAGE}"),
             }
@@ -62,8 +73,20 @@ impl Options {
 }
 
 fn row(name: &str) -> Result<Row> {
-    let found = Row::ALL.into_iter().find(|row| row.name() == name);
+    let found = Row::ALL.iter().copied().find(|row| row.name() == name);
     found.with_context(|| format!("--only: `{name}` is no row; --list tells which there are"))
+}
+
+fn bugs(names: &str) -> Result<Vec<Bug>> {
+    if names == "all" {
+        return Ok(Bug::ALL.to_vec());
+    }
+    let bug = |name: &str| Bug::ALL.iter().copied().find(|bug| bug.name() == name);
+    names.split(',').map(|name| bug(name).with_context(|| format!("--planted: `{name}` is no bug"))).collect()
+}
+
+fn length(text: &str) -> Result<Duration> {
+    parse_duration(text).with_context(|| format!("--soak: `{text}` is no length of time such as 30m or 4h"))
 }
 
 fn database(name: &str) -> Result<Database> {
@@ -104,7 +127,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_meant_is_refused() {
-        for line in ["--only worker", "--only", "--seed x", "--database mysql", "--fast"] {
+        for line in
+            ["--only worker", "--only", "--seed x", "--database mysql", "--planted none", "--soak long", "--fast"]
+        {
             assert!(read(line).is_err(), "{line}");
         }
     }

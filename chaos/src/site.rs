@@ -59,8 +59,7 @@ impl Site {
     /// When something cannot be started.
     pub async fn start(database: Database, pace: Duration, more: &[(&str, &str)]) -> Result<Self> {
         let model = ModelServer::start().await?;
-        let builder = settings(Stack::with_model(database, &model));
-        let builder = more.iter().fold(builder, |builder, (name, value)| builder.set(name, value));
+        let builder = settings(Stack::with_model(database, &model), more);
         let stack = builder.gateways(GATEWAYS).workers(WORKERS).start().await;
         Ok(Self::of(stack, model, pace, None).await)
     }
@@ -69,16 +68,16 @@ impl Site {
     ///
     /// # Errors
     /// When something cannot be started.
-    pub async fn with_links(database: Database, pace: Duration) -> Result<Self> {
+    pub async fn with_links(database: Database, pace: Duration, more: &[(&str, &str)]) -> Result<Self> {
         let model = ModelServer::start().await?;
-        let builder = settings(Stack::with_model(database, &model));
+        let builder = settings(Stack::with_model(database, &model), more);
         let mut stack = builder.gateways(0).workers(0).start().await;
         let links = Links::lay(&mut stack, &model, GATEWAYS, WORKERS).await?;
         Ok(Self::of(stack, model, pace, Some(links)).await)
     }
 
     async fn of(stack: Stack, model: ModelServer, pace: Duration, links: Option<Links>) -> Self {
-        model.always(Behaviour::echo().paced(pace));
+        model.always(Behaviour::echo().numbered().paced(pace));
         stack.admin(&["channel", "on", &stack.account, "webhooks"]);
         Self { stack, model, sink: Sink::start().await, calls: Calls::begin(), links }
     }
@@ -165,16 +164,17 @@ impl Site {
     }
 }
 
-/// Short waits, and limits that nobody meets.
-fn settings(builder: Builder) -> Builder {
+/// Short waits, and limits that nobody meets; and what a row sets otherwise.
+fn settings(builder: Builder, more: &[(&str, &str)]) -> Builder {
     let text = |length: Duration| format!("{}ms", length.as_millis());
-    builder
+    let builder = builder
         .set("FRONTDESK_DEADLINE", text(DEADLINE))
         .set("FRONTDESK_ACK_WAIT", text(ACK_WAIT))
         .set("FRONTDESK_GRACE", text(DEADLINE * 2))
         .set("FRONTDESK_KEY_LIMIT", 1_000_000)
         .set("FRONTDESK_READ_LIMIT", 1_000_000)
-        .set("FRONTDESK_ALLOW_LOOPBACK_TARGETS", true)
+        .set("FRONTDESK_ALLOW_LOOPBACK_TARGETS", true);
+    more.iter().fold(builder, |builder, (name, value)| builder.set(name, value))
 }
 
 /// How many messages the stream `name` holds; what the monitoring endpoint tells is some levels deep.

@@ -21,6 +21,8 @@ pub struct Message {
     pub attempts: u32,
     /// Its batch, if it is a line of one.
     pub batch: Option<String>,
+    /// Its answer; empty when there is none.
+    pub content: String,
     /// Its prompt, as it is stored.
     pub prompt: String,
 }
@@ -53,8 +55,9 @@ impl Store {
             false => format!("replace({column}::text, '-', '')"),
         };
         let (own, batch, line) = (id("id"), id("batch_id"), id("message_id"));
-        let messages =
-            format!("SELECT {own}, status, input_tokens, output_tokens, attempts, {batch}, prompt FROM messages");
+        let messages = format!(
+            "SELECT {own}, status, input_tokens, output_tokens, attempts, {batch}, content, prompt FROM messages"
+        );
         let charges = format!("SELECT {own}, input_tokens, output_tokens FROM ledger WHERE kind = 'charge'");
         let batches = format!("SELECT {own}, total, completed + failed + cancelled FROM batches");
         let mut store = Self {
@@ -109,13 +112,14 @@ fn lines(url: &str, statement: &str) -> Result<Vec<String>> {
 }
 
 fn message(row: &str) -> Option<Message> {
-    let mut columns = row.splitn(7, '|');
+    let mut columns = row.splitn(8, '|');
     let mut next = || columns.next();
     let (id, status) = (next()?.to_owned(), next()?.to_owned());
     let tokens = (next()?.parse().ok()?, next()?.parse().ok()?);
     let attempts = next()?.parse().ok()?;
     let batch = Some(next()?.to_owned()).filter(|batch| !batch.is_empty());
-    Some(Message { id, status, tokens, attempts, batch, prompt: next()?.to_owned() })
+    let (content, prompt) = (next()?.to_owned(), next()?.to_owned());
+    Some(Message { id, status, tokens, attempts, batch, content, prompt })
 }
 
 fn pair(row: &str) -> Option<(String, (u64, u64))> {

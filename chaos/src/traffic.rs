@@ -1,6 +1,12 @@
 //! Callers of all manners at once, in an order that a seed gives.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use common::lifecycle::Lifecycle;
 use futures_util::future::join_all;
@@ -15,7 +21,7 @@ const LOOK: Duration = Duration::from_millis(200);
 /// What callers do.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// How many calls there are; a batch is one.
+    /// How many calls there are, unless they are enough before; a batch is one.
     pub calls: usize,
     /// How many of them are under way at most.
     pub at_once: usize,
@@ -28,18 +34,27 @@ pub struct Plan {
 }
 
 /// Callers under way.
-pub struct Traffic(JoinHandle<()>);
+pub struct Traffic {
+    task: JoinHandle<()>,
+    is_enough: Arc<AtomicBool>,
+}
 
 impl Traffic {
     /// Begins to call.
     pub fn start(desk: Desk, plan: Plan, seed: u64, tasks: &Lifecycle) -> Self {
-        let all = tasks.clone();
-        Self(tasks.spawn(run(desk, plan, seed, all)))
+        let is_enough = Arc::new(AtomicBool::new(false));
+        let task = tasks.spawn(run(desk, plan, seed, tasks.clone(), is_enough.clone()));
+        Self { task, is_enough }
+    }
+
+    /// No more callers come.
+    pub fn enough(&self) {
+        self.is_enough.store(true, Ordering::Relaxed);
     }
 
     /// Whether all callers have come to their end.
     pub fn is_over(&self) -> bool {
-        self.0.is_finished()
+        self.task.is_finished()
     }
 
     /// Waits until they have.
@@ -51,17 +66,20 @@ impl Traffic {
 
     /// Waits for them, and for what went wrong with them.
     pub async fn over(self) {
-        if let Err(error) = self.0.await {
+        if let Err(error) = self.task.await {
             std::panic::resume_unwind(error.into_panic());
         }
     }
 }
 
-async fn run(desk: Desk, plan: Plan, seed: u64, tasks: Lifecycle) {
+async fn run(desk: Desk, plan: Plan, seed: u64, tasks: Lifecycle, is_enough: Arc<AtomicBool>) {
     let mut random = StdRng::seed_from_u64(seed);
     let places = Arc::new(Semaphore::new(plan.at_once));
-    let mut calls = Vec::with_capacity(plan.calls);
+    let mut calls = Vec::new();
     for number in 0..plan.calls {
+        if is_enough.load(Ordering::Relaxed) {
+            break;
+        }
         let (manner, gateway) = (plan.manners[random.random_range(0..plan.manners.len())], random.random_range(0..2));
         let place = places.clone().acquire_owned().await;
         let (key, lines, desk) = (format!("nonce-{}-{number}", desk.name), plan.lines, desk.clone());

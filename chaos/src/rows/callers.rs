@@ -3,15 +3,20 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::Result;
+use serde_json::json;
 use tests::{
     model::{Behaviour, Ending},
     sink::Reply,
 };
-use tokio::time::sleep;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpSocket, TcpStream},
+    time::{sleep, timeout},
+};
 
 use super::{Met, fault};
 use crate::{
-    calls::Call,
+    calls::{Call, Manner},
     checks::{Check, Fault},
     site::{CALLBACK, Site},
     traffic::Traffic,
@@ -19,6 +24,10 @@ use crate::{
 
 /// Where a receiver sends us instead, in vain.
 const ELSEWHERE: &str = "/elsewhere";
+/// How long a slow reader's answer is, in bytes.
+const LONG: usize = 60_000;
+/// How long slow readers stay, in seconds.
+const SLOW_FOR: usize = 8;
 /// How often a receiver fails in each way.
 const EACH: usize = 3;
 /// A delivery that failed is tried again within this time.
@@ -56,6 +65,47 @@ pub(super) fn told_again(site: &Site) -> Vec<Fault> {
         faults.push(fault(Check::Right, "a redirect was followed".to_owned()));
     }
     faults
+}
+
+/// So many readers of long streams take a byte a second for a while, then are gone.
+pub(super) async fn slow_readers(site: &Site, readers: usize) -> Result<Met> {
+    let mut open = Vec::new();
+    for reader in 0..readers {
+        let text = format!("nonce-slow-{reader}-{}.", "x".repeat(LONG));
+        let body = json!({ "agentId": site.stack.agent, "message": text, "stream": true }).to_string();
+        site.calls.push(Call::new(Manner::Stream, format!("nonce-slow-{reader}"), [text]));
+        let url = &site.stack.gateways[reader % site.stack.gateways.len()].url;
+        open.push(ask_slowly(url.trim_start_matches("http://"), &site.stack.key, &body).await?);
+    }
+    let mut read = 0;
+    for _ in 0..SLOW_FOR {
+        sleep(Duration::from_secs(1)).await;
+        for socket in &mut open {
+            let mut byte = [0];
+            read +=
+                timeout(Duration::from_millis(10), socket.read(&mut byte)).await.map_or(0, |count| count.unwrap_or(0));
+        }
+    }
+    let counts = vec![
+        ("slow readers".to_owned(), open.len() as u64, readers as u64),
+        ("bytes".to_owned(), read as u64, readers as u64),
+    ];
+    Ok(Met { counts, faults: Vec::new() })
+}
+
+/// A request on a connection that takes little at a time.
+async fn ask_slowly(address: &str, key: &str, body: &str) -> Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_recv_buffer_size(2048)?;
+    let mut socket = socket.connect(address.parse()?).await?;
+    let head = format!(
+        "POST /api/agents/chat HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {key}\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    socket.write_all(head.as_bytes()).await?;
+    socket.write_all(body.as_bytes()).await?;
+    Ok(socket)
 }
 
 /// The model does one thing after the other wrong, each so many times, and well twice after each.

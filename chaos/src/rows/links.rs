@@ -5,12 +5,14 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{Context as _, Result};
 use tokio::time::{Instant, sleep};
 
-use super::{Met, fault};
+use super::{Met, fault, late};
 use crate::{
+    calls::Call,
     checks::{Check, Fault},
     links::Links,
     proxy::Mode,
     site::Site,
+    traffic::Traffic,
 };
 
 /// Between two cuts of all links.
@@ -19,6 +21,10 @@ const PAUSE: Duration = Duration::from_millis(800);
 const GONE: Duration = Duration::from_secs(10);
 /// How long each kind of slowness lasts.
 const SLOW: Duration = Duration::from_secs(4);
+/// How long one direction is gone.
+const HOLE: Duration = Duration::from_secs(2);
+/// For longer than one try of a publish takes: half of its budget of 2 s.
+const HELD_BACK: Duration = Duration::from_millis(1500);
 /// How late bytes come.
 const LATE: Duration = Duration::from_millis(100);
 /// How many a second.
@@ -52,13 +58,51 @@ pub(super) async fn half_open(site: &Site) -> Result<Met> {
     links(site)?.gateways.set(Mode::Pass);
     match known {
         Ok(_) => {}
-        Err(error) => met.faults.push(Fault { is_time: true, ..fault(Check::Back, error.to_string()) }),
+        Err(error) => met.faults.push(late(Check::Back, error.to_string())),
     }
     site.stack.until_status("/readyz", 200, KNOWN_WITHIN).await?;
     links(site)?.workers.set(Mode::BlackHole { up: true, down: true });
     sleep(GONE).await;
     links(site)?.workers.set(Mode::Pass);
     Ok(met)
+}
+
+/// What nats-server says to gateways is lost for a while, with all the answers in it; then what they say to it, and what
+/// workers do.
+pub(super) async fn one_way(site: &Site) -> Result<Met> {
+    let links = links(site)?;
+    for (proxy, mode) in [
+        (&links.gateways, Mode::BlackHole { up: false, down: true }),
+        (&links.gateways, Mode::BlackHole { up: true, down: false }),
+        (&links.workers, Mode::BlackHole { up: true, down: false }),
+    ] {
+        sleep(PAUSE).await;
+        proxy.set(mode);
+        sleep(HOLE).await;
+        // What was kept is lost with its connection.
+        proxy.reset();
+        proxy.set(Mode::Pass);
+    }
+    Ok(Met::times("ways gone", 3))
+}
+
+/// Nobody was told that it takes longer: an answer whose reply is lost is looked for where it is stored.
+pub(super) fn nobody_timed_out(calls: &[Call]) -> Vec<Fault> {
+    let late = calls.iter().flat_map(|call| &call.asks).filter(|ask| ask.status == Some(504)).count();
+    if late == 0 { Vec::new() } else { vec![fault(Check::Wait, format!("{late} requests were told to wait longer"))] }
+}
+
+/// What nats-server says to gateways is held back again and again, for longer than one try of a publish takes.
+pub(super) async fn acks_late(site: &Site, traffic: &Traffic) -> Result<Met> {
+    let (gateways, mut times) = (&links(site)?.gateways, 0);
+    while !traffic.is_over() {
+        gateways.set(Mode::BlackHole { up: false, down: true });
+        sleep(HELD_BACK).await;
+        gateways.set(Mode::Pass);
+        sleep(PAUSE).await;
+        times += 1;
+    }
+    Ok(Met { counts: vec![("acknowledgements held back".to_owned(), times, 2)], faults: Vec::new() })
 }
 
 /// Bytes of all links come in small pieces, then late, then, to callers, a few a second.

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use futures_util::StreamExt as _;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Met, fault};
+use super::{Met, fault, late};
 use crate::{
     calls::Call,
     checks::{Check, Fault},
@@ -50,7 +50,7 @@ pub(super) async fn frozen(site: &mut Site) -> Result<Met> {
         Err(error) => met.faults.push(fault(Check::Back, error.to_string())),
         Ok(_) if took > KNOWN_WITHIN => {
             let found = format!("/readyz said so after {took:.1?}");
-            met.faults.push(Fault { check: Check::Back, found, is_time: true });
+            met.faults.push(late(Check::Back, found));
         }
         Ok(_) => {}
     }
@@ -103,5 +103,5 @@ pub(super) fn some_were_refused(calls: &[Call]) -> Vec<Fault> {
     if p99 <= REFUSED_WITHIN {
         return Vec::new();
     }
-    vec![Fault { is_time: true, ..fault(Check::Wait, format!("refusals took {p99:.1?} at the 99th percentile")) }]
+    vec![late(Check::Wait, format!("refusals took {p99:.1?} at the 99th percentile"))]
 }

@@ -1,0 +1,146 @@
+//! One row from its set-up to its entry in the ledger.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use ::tests::database::Database;
+use anyhow::Result;
+use common::{lifecycle::Lifecycle, sabotage::Bug};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    calls::{Call, MANNERS, Manner},
+    checks::{Check, Evidence, faults, leaks},
+    desk::Desk,
+    ledger::Entry,
+    rows::{Met, Row, fault},
+    site::{CALLBACK, Footprint, Site},
+    store::Store,
+    traffic::{Plan, Traffic},
+};
+
+/// How long the receiver of webhooks may have to wait after all else has come to rest: a delivery that a dead worker had
+/// begun is tried again when its lease is over.
+const TOLD_WITHIN: Duration = Duration::from_secs(60);
+/// Until what was opened in the row is closed again.
+const CLOSED_WITHIN: Duration = Duration::from_secs(15);
+
+/// One run of a row.
+#[derive(Clone, Copy, Debug)]
+pub struct Trial {
+    /// The row.
+    pub row: Row,
+    /// Where messages are stored.
+    pub database: Database,
+    /// What all that is random comes from.
+    pub seed: u64,
+    /// In full size.
+    pub is_full: bool,
+    /// A bug that the product has in it.
+    pub bug: Option<Bug>,
+}
+
+/// Runs one row.
+///
+/// # Errors
+/// When the product cannot be set up, or the fault cannot be made.
+pub async fn run(trial: Trial) -> Result<Entry> {
+    let Trial { row, database, seed, is_full, bug } = trial;
+    let (plan, pace) = row.traffic(is_full);
+    let at_once = plan.at_once;
+    let mut settings = row.settings().to_vec();
+    settings.extend(bug.map(|bug| ("PLANTED_BUG", bug.name())));
+    let mut site = match row.has_links() {
+        true => Site::with_links(database, pace, &settings).await?,
+        false => Site::start(database, pace, &settings).await?,
+    };
+    let tasks = Lifecycle::new();
+    // Whatever is opened once and kept is open by now.
+    let first = Plan { calls: 20, at_once: 20, pause: Duration::ZERO, manners: MANNERS.to_vec(), lines: 1 };
+    Traffic::start(site.desk("first"), first, seed, &tasks).over().await;
+    site.settle().await?;
+    let before = site.footprint().await?;
+    let desk = Desk { hangs_up_within: row.hangs_up_within(), ..site.desk("call") };
+    let traffic = Traffic::start(desk, plan, seed, &tasks);
+    let mut met = row.torment(&mut site, &traffic, is_full).await?;
+    let healed = site.calls.elapsed();
+    traffic.over().await;
+    if let Err(error) = site.settle().await {
+        met.faults.push(fault(Check::Back, error.to_string()));
+    }
+    judge(row, database, &site, met, (before, at_once), healed).await
+}
+
+async fn judge(
+    row: Row,
+    database: Database,
+    site: &Site,
+    met: Met,
+    (before, at_once): (Footprint, usize),
+    healed: Duration,
+) -> Result<Entry> {
+    until_told(site).await;
+    let after = until_closed(site, &before, at_once).await?;
+    let (calls, store) = (site.calls.all(), site.store()?);
+    let back = first_success(&calls, healed);
+    let mut all = faults(&Evidence {
+        calls: &calls,
+        store: &store,
+        received: &site.sink.received(CALLBACK),
+        met: &met.counts,
+        footprints: [&before, &after],
+        at_once,
+        waiters: site.waiters().await,
+        back: (back, row.back_within()),
+    });
+    all.extend(met.faults);
+    all.extend(Store::broken(&site.stack.database_url)?.map(|said| fault(Check::Truth, said)));
+    all.extend(row.own_faults(site, &calls, &store));
+    all.sort_by_key(|fault| fault.check);
+    Ok(Entry {
+        row,
+        database,
+        calls: (calls.len(), calls.iter().map(|call| call.answers.len()).sum()),
+        requests: calls.iter().map(|call| call.asks.len()).sum(),
+        met: met.counts,
+        back,
+        faults: all,
+    })
+}
+
+/// How long after `healed` the first request that began then was answered well: nothing when none began, without end when
+/// none was.
+fn first_success(calls: &[Call], healed: Duration) -> Duration {
+    let asks: Vec<_> = calls.iter().flat_map(|call| &call.asks).filter(|ask| ask.began >= healed).collect();
+    if asks.is_empty() {
+        return Duration::ZERO;
+    }
+    let good = asks.iter().filter(|ask| matches!(ask.status, Some(200 | 202)));
+    good.map(|ask| ask.began + ask.took - healed).min().unwrap_or(Duration::MAX)
+}
+
+/// Waits until the receiver has heard of every end that it was to be told of.
+async fn until_told(site: &Site) {
+    let until = Instant::now() + TOLD_WITHIN;
+    let calls = site.calls.all();
+    let wanted = calls.iter().filter(|call| call.manner == Manner::Webhook && call.done).count();
+    while Instant::now() < until {
+        let received = site.sink.received(CALLBACK);
+        let told: BTreeSet<_> = received.iter().filter_map(|request| request.header("webhook-id")).collect();
+        if told.len() >= wanted {
+            return;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// What is held once no more of it than before, or it has had the time.
+async fn until_closed(site: &Site, before: &Footprint, at_once: usize) -> Result<Footprint> {
+    let until = Instant::now() + CLOSED_WITHIN;
+    loop {
+        let after = site.footprint().await?;
+        if leaks([before, &after], at_once).is_empty() || Instant::now() > until {
+            return Ok(after);
+        }
+        sleep(Duration::from_millis(250)).await;
+    }
+}
