@@ -27,8 +27,10 @@ pub struct Desk {
     pub agent: String,
     /// What the keys of its calls, and so the nonces, begin with after `nonce-`.
     pub name: String,
-    /// Where callbacks go.
-    pub callback: String,
+    /// What prompts begin with.
+    pub preface: String,
+    /// Where callbacks go: each to one of these.
+    pub callbacks: Vec<String>,
     /// The longest wait of a caller.
     pub deadline: Duration,
     /// How long a caller goes on trying.
@@ -72,6 +74,11 @@ impl Desk {
     pub fn request(&self, place: usize, method: Method, path: &str) -> RequestBuilder {
         let url = &self.urls[place % self.urls.len()];
         self.client.request(method, format!("{url}{path}")).bearer_auth(&self.key)
+    }
+
+    /// Where the callback of the call with `key` goes.
+    pub fn callback(&self, key: &str) -> &str {
+        &self.callbacks[hash(key) as usize % self.callbacks.len()]
     }
 
     /// Sends one request and notes it with `call`.
@@ -135,9 +142,13 @@ fn note(call: &mut Call, answer: &Answer) {
 
 /// From 0 to 1, the same for the same key.
 fn fraction(key: &str) -> f64 {
+    (hash(key) % 1_000) as f64 / 1_000.0
+}
+
+fn hash(key: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     key.hash(&mut hasher);
-    (hasher.finish() % 1_000) as f64 / 1_000.0
+    hasher.finish()
 }
 
 async fn whole(request: RequestBuilder) -> Option<Answer> {

@@ -33,7 +33,7 @@ pub async fn call(desk: &Desk, manner: Manner, key: &str, lines: usize, gateway:
 }
 
 async fn sync(desk: &Desk, call: &mut Call, gateway: usize) {
-    let body = json!({ "employee_id": desk.agent, "prompt": only_nonce(call) });
+    let body = json!({ "employee_id": desk.agent, "prompt": prompt(desk, call) });
     let answer = keyed(desk, call, "POST /api/v1/chat", gateway, &body).await;
     if let Some(answer) = answer.filter(|answer| answer.status == 200) {
         answered(call, answer.json()["content"].as_str());
@@ -41,7 +41,7 @@ async fn sync(desk: &Desk, call: &mut Call, gateway: usize) {
 }
 
 async fn stream(desk: &Desk, call: &mut Call, gateway: usize) {
-    let body = json!({ "agentId": desk.agent, "message": only_nonce(call), "stream": true });
+    let body = json!({ "agentId": desk.agent, "message": prompt(desk, call), "stream": true });
     let answer = keyed(desk, call, "POST /api/agents/chat", gateway, &body).await;
     if let Some(answer) = answer.filter(|answer| answer.status == 200) {
         answered(call, Some(&answer.text));
@@ -49,7 +49,7 @@ async fn stream(desk: &Desk, call: &mut Call, gateway: usize) {
 }
 
 async fn submit(desk: &Desk, call: &mut Call, gateway: usize) {
-    let body = json!({ "employee_id": desk.agent, "prompt": only_nonce(call) });
+    let body = json!({ "employee_id": desk.agent, "prompt": prompt(desk, call) });
     let answer = keyed(desk, call, "POST /api/v1/messages", gateway, &body).await;
     let Some(id) = accepted_id(answer) else { return };
     let end = poll(desk, call, gateway, "GET /api/v1/messages/{id}", &format!("/api/v1/messages/{id}")).await;
@@ -60,7 +60,8 @@ async fn submit(desk: &Desk, call: &mut Call, gateway: usize) {
 
 /// Whether its answer came is seen at the receiver.
 async fn webhook(desk: &Desk, call: &mut Call, gateway: usize) {
-    let body = json!({ "employee_id": desk.agent, "prompt": only_nonce(call), "callback_url": desk.callback });
+    let body =
+        json!({ "employee_id": desk.agent, "prompt": prompt(desk, call), "callback_url": desk.callback(&call.key) });
     let answer = keyed(desk, call, "POST /api/v1/webhook", gateway, &body).await;
     call.done = accepted_id(answer).is_some();
 }
@@ -89,8 +90,10 @@ async fn submit_batch(desk: &Desk, call: &mut Call, gateway: usize) {
     call.done = call.answers.values().all(Option::is_some);
 }
 
-fn only_nonce(call: &Call) -> String {
-    call.answers.keys().next().cloned().unwrap_or_default()
+/// It ends with the only nonce of the call.
+fn prompt(desk: &Desk, call: &Call) -> String {
+    let nonce = call.answers.keys().next().map_or("", String::as_str);
+    format!("{}{nonce}", desk.preface)
 }
 
 fn answered(call: &mut Call, text: Option<&str>) {

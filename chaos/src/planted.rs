@@ -67,7 +67,7 @@ async fn is_found(bug: Bug, seed: u64) -> Result<bool> {
         }
         let others: Vec<_> =
             entry.faults.iter().map(|fault| format!("{}: {}", fault.check.name(), fault.found)).collect();
-        eprintln!("  not found; {}", others.join("; "));
+        eprintln!("  not found in {} requests; {}", entry.requests, others.join("; "));
     }
     println!("| {} | {} | {RUNS} | **nothing** | |", bug.name(), row.name());
     Ok(false)

@@ -74,7 +74,7 @@ rows! {
     SlowReaders "slow-readers" "readers of streams who take a byte a second",
     EnvelopesAgain "envelopes-again" "jobs published again under other message ids",
     QueueFull "queue-full" "a queue of 40 jobs at most, and no worker for 5 s",
-    QueueBytesFull "queue-bytes-full" "a queue of 20 KB at most, and no worker for 5 s",
+    QueueBytesFull "queue-bytes-full" "a queue of 320 KB at most, and no worker for 5 s",
     ReceiversFail "receivers-fail" "receivers of webhooks that answer 500, 301 and 503, and close early",
     DatabaseGone "database-gone" "routes to PostgreSQL gone for some seconds, then cut",
     PostgresRestarted "postgres-restarted" "PostgreSQL stopped at once and started again, then stopped for longer",
@@ -137,7 +137,11 @@ impl Row {
             Self::AcksLate => (Plan { calls: size(60, 300), ..of(&[Manner::Sync, Manner::Submit]) }, millis(20)),
             Self::RollingRestart => (Plan { calls: size(300, 3_000), ..mixed }, millis(50)),
             // Until all that was to die has died.
-            Self::CrashRun | Self::CrashAccept => (Plan { calls: 100_000, ..mixed }, millis(30)),
+            Self::CrashRun => {
+                let manners = [MANNERS.as_slice(), &[Manner::Sync, Manner::Sync]].concat();
+                (Plan { calls: 100_000, lines: 1, manners, ..mixed }, millis(30))
+            }
+            Self::CrashAccept => (Plan { calls: 100_000, ..mixed }, millis(30)),
             Self::BatchGatewayKilled => {
                 let (calls, lines) = (size(4, 10), size(1_500, 5_000));
                 (Plan { lines, manners: vec![Manner::Batch], ..all_at_once(calls) }, Duration::ZERO)
@@ -160,7 +164,7 @@ impl Row {
     pub fn settings(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::QueueFull => &[("FRONTDESK_JOBS_MAX_MESSAGES", "40")],
-            Self::QueueBytesFull => &[("FRONTDESK_JOBS_MAX_BYTES", "20000")],
+            Self::QueueBytesFull => &[("FRONTDESK_JOBS_MAX_BYTES", "320000")],
             Self::WorkerHurried => &[("FRONTDESK_WORKER_GRACE", "1s")],
             Self::Poisoned => &[("POISON", workers::POISON)],
             Self::AddressesForged => &[("FRONTDESK_TRUSTED_PROXIES", "127.0.0.1")],
@@ -201,6 +205,17 @@ impl Row {
             Self::BatchGatewayKilled => 40,
             _ => 5,
         })
+    }
+
+    /// How many receivers of webhooks there are. One that a worker died beside is left alone for a while.
+    pub fn receivers(self) -> usize {
+        if self == Self::CrashRun { 24 } else { 1 }
+    }
+
+    /// What its prompts begin with.
+    pub fn preface(self) -> String {
+        // So much that few of them are 320 KB; the queue is called full when there is no room for the largest of 256 KB.
+        if self == Self::QueueBytesFull { "x".repeat(4_000) + " " } else { String::new() }
     }
 
     /// When its callers hang up at the latest, to come again.
@@ -261,7 +276,7 @@ impl Row {
                 workers::some_ran_again(store)
             }
             Self::LongJobs => {
-                workers::none_ran_again(store).into_iter().chain(workers::told_at_the_deadline(calls)).collect()
+                gateways::each_ran_once(site, calls).into_iter().chain(workers::told_at_the_deadline(calls)).collect()
             }
             Self::Poisoned => workers::the_others_are_answered(calls),
             Self::GatewayKilled | Self::AcksLate => gateways::each_ran_once(site, calls),

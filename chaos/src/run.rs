@@ -13,7 +13,7 @@ use crate::{
     desk::Desk,
     ledger::Entry,
     rows::{Met, Row, fault},
-    site::{CALLBACK, Footprint, Site},
+    site::{Footprint, Site},
     store::Store,
     traffic::{Plan, Traffic},
 };
@@ -53,13 +53,14 @@ pub async fn run(trial: Trial) -> Result<Entry> {
         true => Site::with_links(database, pace, &settings).await?,
         false => Site::start(database, pace, &settings).await?,
     };
+    site.receivers(row.receivers()).await;
     let tasks = Lifecycle::new();
     // Whatever is opened once and kept is open by now.
     let first = Plan { calls: 20, at_once: 20, pause: Duration::ZERO, manners: MANNERS.to_vec(), lines: 1 };
     Traffic::start(site.desk("first"), first, seed, &tasks).over().await;
     site.settle().await?;
     let before = site.footprint().await?;
-    let desk = Desk { hangs_up_within: row.hangs_up_within(), ..site.desk("call") };
+    let desk = Desk { hangs_up_within: row.hangs_up_within(), preface: row.preface(), ..site.desk("call") };
     let traffic = Traffic::start(desk, plan, seed, &tasks);
     let mut met = row.torment(&mut site, &traffic, is_full).await?;
     let healed = site.calls.elapsed();
@@ -85,7 +86,7 @@ async fn judge(
     let mut all = faults(&Evidence {
         calls: &calls,
         store: &store,
-        received: &site.sink.received(CALLBACK),
+        received: &site.received(),
         met: &met.counts,
         footprints: [&before, &after],
         at_once,
@@ -124,7 +125,7 @@ async fn until_told(site: &Site) {
     let calls = site.calls.all();
     let wanted = calls.iter().filter(|call| call.manner == Manner::Webhook && call.done).count();
     while Instant::now() < until {
-        let received = site.sink.received(CALLBACK);
+        let received = site.received();
         let told: BTreeSet<_> = received.iter().filter_map(|request| request.header("webhook-id")).collect();
         if told.len() >= wanted {
             return;

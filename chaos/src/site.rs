@@ -7,7 +7,7 @@ use serde_json::Value;
 use tests::{
     database::Database,
     model::{Behaviour, ModelServer},
-    sink::Sink,
+    sink::{Received, Sink},
     stack::{Builder, Stack, metric},
 };
 use tokio::time::{Instant, sleep};
@@ -32,7 +32,7 @@ pub struct Site {
     /// What its agent asks.
     pub model: ModelServer,
     /// Who is told of ends.
-    pub sink: Sink,
+    pub sinks: Vec<Sink>,
     /// What callers saw.
     pub calls: Calls,
     /// What stands between its parts, if anything.
@@ -79,7 +79,7 @@ impl Site {
     async fn of(stack: Stack, model: ModelServer, pace: Duration, links: Option<Links>) -> Self {
         model.always(Behaviour::echo().numbered().paced(pace));
         stack.admin(&["channel", "on", &stack.account, "webhooks"]);
-        Self { stack, model, sink: Sink::start().await, calls: Calls::begin(), links }
+        Self { stack, model, sinks: vec![Sink::start().await], calls: Calls::begin(), links }
     }
 
     /// Where its callers ask, in the name of `name`.
@@ -92,13 +92,26 @@ impl Site {
             },
             key: self.stack.key.clone(),
             agent: self.stack.agent.clone(),
-            callback: self.sink.url(CALLBACK),
+            preface: String::new(),
+            callbacks: self.sinks.iter().map(|sink| sink.url(CALLBACK)).collect(),
             deadline: DEADLINE,
             patience: PATIENCE,
             hangs_up_within: None,
             calls: self.calls.clone(),
             client: self.stack.client().clone(),
         }
+    }
+
+    /// Adds receivers of webhooks, until there are `count`.
+    pub async fn receivers(&mut self, count: usize) {
+        while self.sinks.len() < count {
+            self.sinks.push(Sink::start().await);
+        }
+    }
+
+    /// What receivers of webhooks were told.
+    pub fn received(&self) -> Vec<Received> {
+        self.sinks.iter().flat_map(|sink| sink.received(CALLBACK)).collect()
     }
 
     /// What is stored.

@@ -42,10 +42,10 @@ pub(super) fn some_hung_up(calls: &[Call]) -> Vec<Fault> {
 
 /// A receiver fails in each way, and then takes what comes.
 pub(super) async fn receivers_fail(site: &Site, traffic: &Traffic) -> Result<Met> {
-    let moved = Reply::Status(301, vec![("location", site.sink.url(ELSEWHERE))]);
+    let moved = Reply::Status(301, vec![("location", site.sinks[0].url(ELSEWHERE))]);
     let ways = [Reply::status(500), moved, Reply::status(503), Reply::Cut];
     for reply in ways.iter().cycle().take(ways.len() * EACH) {
-        site.sink.script(CALLBACK, reply.clone());
+        site.sinks[0].script(CALLBACK, reply.clone());
     }
     traffic.ended().await;
     sleep(TRIED_AGAIN).await;
@@ -54,14 +54,14 @@ pub(super) async fn receivers_fail(site: &Site, traffic: &Traffic) -> Result<Met
 
 /// What a receiver did not take was sent again, and only to it.
 pub(super) fn told_again(site: &Site) -> Vec<Fault> {
-    let received = site.sink.received(CALLBACK);
+    let received = site.received();
     let deliveries: BTreeSet<_> = received.iter().filter_map(|request| request.header("webhook-id")).collect();
     let again = received.len() - deliveries.len();
     let mut faults = Vec::new();
     if again < 4 * EACH {
         faults.push(fault(Check::Valid, format!("{again} deliveries were tried again")));
     }
-    if !site.sink.received(ELSEWHERE).is_empty() {
+    if !site.sinks[0].received(ELSEWHERE).is_empty() {
         faults.push(fault(Check::Right, "a redirect was followed".to_owned()));
     }
     faults

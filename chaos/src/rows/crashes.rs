@@ -23,6 +23,7 @@ const ORPHANED_EVERY: Duration = Duration::from_secs(1);
 /// At each place of a worker `times` of them die.
 pub(super) async fn of_workers(site: &mut Site, traffic: &Traffic, times: usize) -> Result<Met> {
     // Those who are to die have more to do.
+    let workers = site.stack.workers.len();
     site.stack.workers.truncate(1);
     let mut deaths = Deaths::default();
     for (point, time) in places(true, times) {
@@ -30,6 +31,9 @@ pub(super) async fn of_workers(site: &mut Site, traffic: &Traffic, times: usize)
         deaths.note(point, worker_dies(site, point).await?);
     }
     traffic.enough();
+    while site.stack.workers.len() < workers {
+        site.stack.add_worker().await;
+    }
     Ok(deaths.met())
 }
 

@@ -28,7 +28,8 @@ pub(super) async fn keys_revoked(site: &Site, times: usize) -> Result<Met> {
         }
         site.stack.admin(&["key", "revoke", id]);
         let after = asked(site, secret, TRIES).await?;
-        if after.iter().any(|status| *status != 401) {
+        // Who fails often is not even looked at.
+        if !after.iter().all(|status| matches!(status, 401 | 429)) {
             met.faults.push(fault(Check::Code, format!("a revoked key was answered {after:?}")));
         }
     }
