@@ -1,6 +1,6 @@
 # What there is to do here. Settings: docs/settings.md. `exec`, so that a signal to make reaches what it runs.
 
-.PHONY: help run stop test test-deadline bench chaos chaos-full fuzz fmt lint check clean-data
+.PHONY: help run stop test test-deadline bench chaos chaos-full chaos-planted chaos-soak fuzz fmt lint check clean-data
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -26,6 +26,12 @@ chaos: ## Kill, freeze and cut off parts of the product under traffic, and print
 
 chaos-full: ## The same in full size, each row on both databases; times decide too
 	@exec scripts/chaos --full $(ARGS)
+
+chaos-planted: ## Plant bugs, one after the other, and see that its row finds each
+	@exec scripts/chaos --planted all $(ARGS)
+
+chaos-soak: ## Every row, again and again for four hours, with another seed each time
+	@exec scripts/chaos --soak 4h $(ARGS)
 
 fuzz: ## Send schemathesis with all its checks over the API of a stack of its own; ARGS are passed on
 	@exec scripts/fuzz $(ARGS)

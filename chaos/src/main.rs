@@ -3,6 +3,7 @@
 mod calls;
 mod checks;
 mod desk;
+mod disk;
 mod drivers;
 mod ledger;
 mod links;

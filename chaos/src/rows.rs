@@ -75,6 +75,7 @@ rows! {
     EnvelopesAgain "envelopes-again" "jobs published again under other message ids",
     QueueFull "queue-full" "a queue of 40 jobs at most, and no worker for 5 s",
     QueueBytesFull "queue-bytes-full" "a queue of 320 KB at most, and no worker for 5 s",
+    DiskFull "disk-full" "no byte left for the queue for 4 s, then nats-server started again",
     ReceiversFail "receivers-fail" "receivers of webhooks that answer 500, 301 and 503, and close early",
     DatabaseGone "database-gone" "routes to PostgreSQL gone for some seconds, then cut",
     PostgresRestarted "postgres-restarted" "PostgreSQL stopped at once and started again, then stopped for longer",
@@ -82,6 +83,17 @@ rows! {
     ModelMisbehaves "model-misbehaves" "a model that refuses, answers nonsense, hangs and hangs up, every third time",
     KeysRevoked "keys-revoked" "keys revoked while they are used at both gateways",
     AddressesForged "addresses-forged" "wrong keys from one address that claims to be many",
+}
+
+/// Where the product stands in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Its parts speak to each other as they do.
+    Plain,
+    /// There are proxies between them.
+    WithLinks,
+    /// The queue has a small disk of its own.
+    OnASmallDisk,
 }
 
 /// What a row's fault left to look at, beside what all rows leave.
@@ -185,17 +197,14 @@ impl Row {
         }
     }
 
-    /// Whether there are proxies between the parts.
-    pub fn has_links(self) -> bool {
-        matches!(
-            self,
-            Self::LinksReset
-                | Self::LinksHalfOpen
-                | Self::LinksOneWay
-                | Self::LinksSlow
-                | Self::AcksLate
-                | Self::DatabaseGone
-        )
+    /// Where the product stands.
+    pub fn place(self) -> Place {
+        match self {
+            Self::LinksReset | Self::LinksHalfOpen | Self::LinksOneWay | Self::LinksSlow => Place::WithLinks,
+            Self::AcksLate | Self::DatabaseGone => Place::WithLinks,
+            Self::DiskFull => Place::OnASmallDisk,
+            _ => Place::Plain,
+        }
     }
 
     /// How long after the fault the first call has to succeed.
@@ -259,6 +268,7 @@ impl Row {
             Self::SlowReaders => callers::slow_readers(site, times(20, 50)).await,
             Self::EnvelopesAgain => queue::published_again(site, traffic, times(20, 200)).await,
             Self::QueueFull | Self::QueueBytesFull => queue::full(site).await,
+            Self::DiskFull => queue::disk_full(site).await,
             Self::ReceiversFail => callers::receivers_fail(site, traffic).await,
             Self::DatabaseGone => links::database_gone(site, times(5, 20)).await,
             Self::PostgresRestarted => stores::postgres_restarted(times(2, 10), times(5, 20)).await,
@@ -285,6 +295,7 @@ impl Row {
             Self::CallersGone => callers::some_hung_up(calls),
             Self::LinksOneWay => links::nobody_timed_out(calls),
             Self::QueueFull | Self::QueueBytesFull => queue::some_were_refused(calls),
+            Self::DiskFull => queue::nothing_was_taken(calls),
             Self::ReceiversFail => callers::told_again(site),
             Self::SqliteKilled => stores::nothing_was_locked(&site.stack),
             _ => Vec::new(),

@@ -12,7 +12,7 @@ use crate::{
     checks::{Check, Evidence, faults, leaks},
     desk::Desk,
     ledger::Entry,
-    rows::{Met, Row, fault},
+    rows::{Met, Place, Row, fault},
     site::{Footprint, Site},
     store::Store,
     traffic::{Plan, Traffic},
@@ -49,9 +49,10 @@ pub async fn run(trial: Trial) -> Result<Entry> {
     let at_once = plan.at_once;
     let mut settings = row.settings().to_vec();
     settings.extend(bug.map(|bug| ("PLANTED_BUG", bug.name())));
-    let mut site = match row.has_links() {
-        true => Site::with_links(database, pace, &settings).await?,
-        false => Site::start(database, pace, &settings).await?,
+    let mut site = match row.place() {
+        Place::Plain => Site::start(database, pace, &settings).await?,
+        Place::WithLinks => Site::with_links(database, pace, &settings).await?,
+        Place::OnASmallDisk => Site::on_a_small_disk(database, pace, &settings).await?,
     };
     site.receivers(row.receivers()).await;
     let tasks = Lifecycle::new();

@@ -12,7 +12,7 @@ use tests::{
 };
 use tokio::time::{Instant, sleep};
 
-use crate::{calls::Calls, desk::Desk, links::Links, store::Store};
+use crate::{calls::Calls, desk::Desk, disk::Disk, links::Links, store::Store};
 
 /// The longest wait of a caller.
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -20,6 +20,8 @@ pub const DEADLINE: Duration = Duration::from_secs(10);
 pub const ACK_WAIT: Duration = Duration::from_secs(3);
 const GATEWAYS: usize = 2;
 const WORKERS: usize = 3;
+/// How large a small disk is, in MiB: an empty queue of many slot queues takes some of it.
+const DISK: u32 = 64;
 /// Where webhooks go.
 pub const CALLBACK: &str = "/ended";
 /// How long a caller goes on trying, and all of it may take to come to rest.
@@ -37,6 +39,8 @@ pub struct Site {
     pub calls: Calls,
     /// What stands between its parts, if anything.
     pub links: Option<Links>,
+    /// What its queue is stored on, if it can be filled.
+    pub disk: Option<Disk>,
 }
 
 /// What processes hold: none of it may grow from one fault to the next.
@@ -64,6 +68,17 @@ impl Site {
         Ok(Self::of(stack, model, pace, None).await)
     }
 
+    /// The same with a queue on a small disk of its own.
+    ///
+    /// # Errors
+    /// When something cannot be started, or the disk not be mounted.
+    pub async fn on_a_small_disk(database: Database, pace: Duration, more: &[(&str, &str)]) -> Result<Self> {
+        let (model, disk) = (ModelServer::start().await?, Disk::mount(DISK)?);
+        let builder = settings(Stack::with_model(database, &model), more).queue_in(disk.path());
+        let stack = builder.gateways(GATEWAYS).workers(WORKERS).start().await;
+        Ok(Self { disk: Some(disk), ..Self::of(stack, model, pace, None).await })
+    }
+
     /// The same with a proxy between any two parts.
     ///
     /// # Errors
@@ -79,7 +94,7 @@ impl Site {
     async fn of(stack: Stack, model: ModelServer, pace: Duration, links: Option<Links>) -> Self {
         model.always(Behaviour::echo().numbered().paced(pace));
         stack.admin(&["channel", "on", &stack.account, "webhooks"]);
-        Self { stack, model, sinks: vec![Sink::start().await], calls: Calls::begin(), links }
+        Self { stack, model, sinks: vec![Sink::start().await], calls: Calls::begin(), links, disk: None }
     }
 
     /// Where its callers ask, in the name of `name`.

@@ -2,7 +2,7 @@
 
 mod operator;
 
-use std::{collections::BTreeMap, process::Command, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Result, ensure};
 use common::domain::ids::GatewayId;
@@ -60,6 +60,7 @@ pub struct Builder {
     workers: usize,
     settings: BTreeMap<String, String>,
     agent: Value,
+    queue_folder: Option<PathBuf>,
 }
 
 impl Stack {
@@ -68,7 +69,7 @@ impl Stack {
         let agent = json!({ "name": "Assistant", "model": "demo", "provider": "demo" });
         // Each queue is some files that have to reach the disk, and few are enough for most tests.
         let settings = BTreeMap::from([("FRONTDESK_SLOTS".to_owned(), "4".to_owned())]);
-        Builder { database, gateways: 1, workers: 1, settings, agent }
+        Builder { database, gateways: 1, workers: 1, settings, agent, queue_folder: None }
     }
 
     /// The same with an agent that talks to the scripted `model`.
@@ -273,6 +274,12 @@ impl Builder {
         self
     }
 
+    /// With a queue that is stored in `folder`.
+    pub fn queue_in(mut self, folder: PathBuf) -> Self {
+        self.queue_folder = Some(folder);
+        self
+    }
+
     /// With a setting for every process.
     pub fn set(mut self, name: &str, value: impl ToString) -> Self {
         self.settings.insert(name.to_owned(), value.to_string());
@@ -292,7 +299,7 @@ impl Builder {
 
     async fn try_start(self) -> Result<Stack> {
         let folder = TempDir::new()?;
-        let nats = Nats::start(folder.path()).await?;
+        let nats = Nats::start(self.queue_folder.as_deref().unwrap_or(folder.path())).await?;
         let mut stack = Stack {
             gateways: Vec::new(),
             workers: Vec::new(),

@@ -172,6 +172,10 @@ impl Committer {
                 rest.delivery.ack().await;
             }
         }
+        if sabotage::has(Bug::ReplyBeforeCommit) {
+            // Until what was said has left.
+            sleep(Duration::from_millis(50)).await;
+        }
         sabotage::reach(Point::BeforeCommit);
     }
 

@@ -18,6 +18,8 @@ use crate::{
 const PAUSE: Duration = Duration::from_millis(2500);
 /// How long it stands still.
 const STILL: Duration = Duration::from_secs(6);
+/// How long the disk is full.
+const FULL: Duration = Duration::from_secs(4);
 /// How long there is no worker.
 const UNSERVED: Duration = Duration::from_secs(5);
 /// So many refusals show that the queue was full.
@@ -88,6 +90,26 @@ pub(super) async fn full(site: &mut Site) -> Result<Met> {
         site.stack.add_worker().await;
     }
     Ok(Met::times("workers gone", workers))
+}
+
+/// Its disk is full. What the server needs is written where it is started again: the operator frees the disk first.
+pub(super) async fn disk_full(site: &mut Site) -> Result<Met> {
+    sleep(PAUSE).await;
+    let disk = site.disk.as_ref().context("there is no small disk")?;
+    let taken = disk.fill()?;
+    sleep(FULL).await;
+    disk.free()?;
+    site.stack.nats.restart().await?;
+    Ok(Met { counts: vec![("bytes taken away".to_owned(), taken, 1)], faults: Vec::new() })
+}
+
+/// The fault was met when requests were not taken.
+pub(super) fn nothing_was_taken(calls: &[Call]) -> Vec<Fault> {
+    let asks = calls.iter().flat_map(|call| &call.asks);
+    match asks.filter(|ask| matches!(ask.status, Some(502 | 503))).count() {
+        0 => vec![fault(Check::Valid, "every request was taken, on a full disk".to_owned())],
+        _ => Vec::new(),
+    }
 }
 
 /// The fault was met when callers were told that the queue is full; they were told at once.
