@@ -69,6 +69,8 @@ pub struct Call {
     pub answers: BTreeMap<String, Option<String>>,
     /// All its requests.
     pub asks: Vec<Ask>,
+    /// Whether the receiver of its webhook is there; of no use for others.
+    pub is_told: bool,
     /// Whether the caller got what it wanted.
     pub done: bool,
 }
@@ -77,7 +79,7 @@ impl Call {
     /// A call with these nonces that has asked nothing yet.
     pub fn new(manner: Manner, key: String, nonces: impl IntoIterator<Item = String>) -> Self {
         let answers = nonces.into_iter().map(|nonce| (nonce, None)).collect();
-        Self { manner, key, ids: Vec::new(), accepted: false, answers, asks: Vec::new(), done: false }
+        Self { manner, key, ids: Vec::new(), accepted: false, answers, asks: Vec::new(), is_told: true, done: false }
     }
 
     /// Notes an id that an answer named.

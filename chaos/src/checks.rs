@@ -221,7 +221,7 @@ fn right(evidence: &Evidence<'_>) -> Vec<Fault> {
         .map(|request| request.json()["data"].clone())
         .filter_map(|data| Some((data["message_id"].as_str()?.to_owned(), data["content"].as_str()?.to_owned())))
         .collect();
-    let webhooks = evidence.calls.iter().filter(|call| call.manner == Manner::Webhook && call.done);
+    let webhooks = evidence.calls.iter().filter(|call| call.manner == Manner::Webhook && call.done && call.is_told);
     let untold = webhooks.filter(|call| {
         let told = call.ids.first().and_then(|id| told.get(id));
         let nonce = call.answers.keys().next();

@@ -31,6 +31,8 @@ pub struct Desk {
     pub preface: String,
     /// Where callbacks go: each to one of these.
     pub callbacks: Vec<String>,
+    /// Whether who takes these callbacks is there.
+    pub is_told: bool,
     /// The longest wait of a caller.
     pub deadline: Duration,
     /// How long a caller goes on trying.

@@ -21,7 +21,7 @@ pub async fn call(desk: &Desk, manner: Manner, key: &str, lines: usize, gateway:
         Manner::Batch => (1..=lines).map(|line| format!("{key}-{line}.")).collect(),
         _ => vec![format!("{key}.")],
     };
-    let mut call = Call::new(manner, key.to_owned(), nonces);
+    let mut call = Call { is_told: desk.is_told, ..Call::new(manner, key.to_owned(), nonces) };
     match manner {
         Manner::Sync => sync(desk, &mut call, gateway).await,
         Manner::Stream => stream(desk, &mut call, gateway).await,

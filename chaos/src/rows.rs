@@ -6,6 +6,7 @@ mod doors;
 mod gateways;
 mod links;
 mod queue;
+mod receivers;
 mod stores;
 mod workers;
 
@@ -76,7 +77,7 @@ rows! {
     QueueFull "queue-full" "a queue of 40 jobs at most, and no worker for 5 s",
     QueueBytesFull "queue-bytes-full" "a queue of 320 KB at most, and no worker for 5 s",
     DiskFull "disk-full" "no byte left for the queue for 4 s, then nats-server started again",
-    ReceiversFail "receivers-fail" "receivers of webhooks that answer 500, 301 and 503, and close early",
+    ReceiversFail "receivers-fail" "receivers of webhooks that answer 500, 301, 503 and 410, close early, are slow, or say nothing",
     DatabaseGone "database-gone" "routes to PostgreSQL gone for some seconds, then cut",
     PostgresRestarted "postgres-restarted" "PostgreSQL stopped at once and started again, then stopped for longer",
     SqliteKilled "sqlite-killed" "kill -9 of any of five processes that write to one SQLite file",
@@ -269,7 +270,7 @@ impl Row {
             Self::EnvelopesAgain => queue::published_again(site, traffic, times(20, 200)).await,
             Self::QueueFull | Self::QueueBytesFull => queue::full(site).await,
             Self::DiskFull => queue::disk_full(site).await,
-            Self::ReceiversFail => callers::receivers_fail(site, traffic).await,
+            Self::ReceiversFail => receivers::fail(site, traffic).await,
             Self::DatabaseGone => links::database_gone(site, times(5, 20)).await,
             Self::PostgresRestarted => stores::postgres_restarted(times(2, 10), times(5, 20)).await,
             Self::SqliteKilled => stores::sqlite_killed(site, times(8, 50)).await,
@@ -296,7 +297,7 @@ impl Row {
             Self::LinksOneWay => links::nobody_timed_out(calls),
             Self::QueueFull | Self::QueueBytesFull => queue::some_were_refused(calls),
             Self::DiskFull => queue::nothing_was_taken(calls),
-            Self::ReceiversFail => callers::told_again(site),
+            Self::ReceiversFail => receivers::told_again(site),
             Self::SqliteKilled => stores::nothing_was_locked(&site.stack),
             _ => Vec::new(),
         }

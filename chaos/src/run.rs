@@ -124,7 +124,7 @@ fn first_success(calls: &[Call], healed: Duration) -> Duration {
 async fn until_told(site: &Site) {
     let until = Instant::now() + TOLD_WITHIN;
     let calls = site.calls.all();
-    let wanted = calls.iter().filter(|call| call.manner == Manner::Webhook && call.done).count();
+    let wanted = calls.iter().filter(|call| call.manner == Manner::Webhook && call.done && call.is_told).count();
     while Instant::now() < until {
         let received = site.received();
         let told: BTreeSet<_> = received.iter().filter_map(|request| request.header("webhook-id")).collect();

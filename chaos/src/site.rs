@@ -109,6 +109,7 @@ impl Site {
             agent: self.stack.agent.clone(),
             preface: String::new(),
             callbacks: self.sinks.iter().map(|sink| sink.url(CALLBACK)).collect(),
+            is_told: true,
             deadline: DEADLINE,
             patience: PATIENCE,
             hangs_up_within: None,

@@ -1,13 +1,10 @@
-//! Rows in which those outside misbehave: callers, receivers of webhooks, and models.
+//! Rows in which those outside misbehave: callers and models.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::json;
-use tests::{
-    model::{Behaviour, Ending},
-    sink::Reply,
-};
+use tests::model::{Behaviour, Ending};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
@@ -18,53 +15,19 @@ use super::{Met, fault};
 use crate::{
     calls::{Call, Manner},
     checks::{Check, Fault},
-    site::{CALLBACK, Site},
+    site::Site,
     traffic::Traffic,
 };
 
-/// Where a receiver sends us instead, in vain.
-const ELSEWHERE: &str = "/elsewhere";
 /// How long a slow reader's answer is, in bytes.
 const LONG: usize = 60_000;
 /// How long slow readers stay, in seconds.
 const SLOW_FOR: usize = 8;
-/// How often a receiver fails in each way.
-const EACH: usize = 3;
-/// A delivery that failed is tried again within this time.
-const TRIED_AGAIN: Duration = Duration::from_secs(12);
-
 /// The fault was met when callers had no answer to what they asked first.
 pub(super) fn some_hung_up(calls: &[Call]) -> Vec<Fault> {
     let hung_up = calls.iter().filter(|call| call.asks.first().is_some_and(|ask| ask.status.is_none())).count();
     // Those who come before the fault do not, and some are answered first.
     if hung_up >= 30 { Vec::new() } else { vec![fault(Check::Valid, format!("{hung_up} callers hung up"))] }
-}
-
-/// A receiver fails in each way, and then takes what comes.
-pub(super) async fn receivers_fail(site: &Site, traffic: &Traffic) -> Result<Met> {
-    let moved = Reply::Status(301, vec![("location", site.sinks[0].url(ELSEWHERE))]);
-    let ways = [Reply::status(500), moved, Reply::status(503), Reply::Cut];
-    for reply in ways.iter().cycle().take(ways.len() * EACH) {
-        site.sinks[0].script(CALLBACK, reply.clone());
-    }
-    traffic.ended().await;
-    sleep(TRIED_AGAIN).await;
-    Ok(Met::times("failures of receivers", ways.len() * EACH))
-}
-
-/// What a receiver did not take was sent again, and only to it.
-pub(super) fn told_again(site: &Site) -> Vec<Fault> {
-    let received = site.received();
-    let deliveries: BTreeSet<_> = received.iter().filter_map(|request| request.header("webhook-id")).collect();
-    let again = received.len() - deliveries.len();
-    let mut faults = Vec::new();
-    if again < 4 * EACH {
-        faults.push(fault(Check::Valid, format!("{again} deliveries were tried again")));
-    }
-    if !site.sinks[0].received(ELSEWHERE).is_empty() {
-        faults.push(fault(Check::Right, "a redirect was followed".to_owned()));
-    }
-    faults
 }
 
 /// So many readers of long streams take a byte a second for a while, then are gone.
