@@ -13,7 +13,7 @@ use crate::{
     desk::Desk,
     ledger::Entry,
     rows::{Met, Place, Row, fault},
-    site::{Footprint, Site},
+    site::{Footprint, LITTLE_PATIENCE, Site},
     store::Store,
     traffic::{Plan, Traffic},
 };
@@ -54,6 +54,9 @@ pub async fn run(trial: Trial) -> Result<Entry> {
         Place::WithLinks => Site::with_links(database, pace, &settings).await?,
         Place::OnASmallDisk => Site::on_a_small_disk(database, pace, &settings).await?,
     };
+    if bug.is_some() {
+        site.patience = LITTLE_PATIENCE;
+    }
     site.receivers(row.receivers()).await;
     let tasks = Lifecycle::new();
     // Whatever is opened once and kept is open by now.

@@ -26,6 +26,8 @@ const DISK: u32 = 64;
 pub const CALLBACK: &str = "/ended";
 /// How long a caller goes on trying, and all of it may take to come to rest.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// The same where a bug is planted: it need not take long to see that something never ends.
+pub const LITTLE_PATIENCE: Duration = Duration::from_secs(25);
 
 /// A product under test.
 pub struct Site {
@@ -39,6 +41,8 @@ pub struct Site {
     pub calls: Calls,
     /// What stands between its parts, if anything.
     pub links: Option<Links>,
+    /// How long to wait for what may never come.
+    pub patience: Duration,
     /// What its queue is stored on, if it can be filled.
     pub disk: Option<Disk>,
 }
@@ -94,7 +98,15 @@ impl Site {
     async fn of(stack: Stack, model: ModelServer, pace: Duration, links: Option<Links>) -> Self {
         model.always(Behaviour::echo().numbered().paced(pace));
         stack.admin(&["channel", "on", &stack.account, "webhooks"]);
-        Self { stack, model, sinks: vec![Sink::start().await], calls: Calls::begin(), links, disk: None }
+        Self {
+            stack,
+            model,
+            sinks: vec![Sink::start().await],
+            calls: Calls::begin(),
+            links,
+            patience: PATIENCE,
+            disk: None,
+        }
     }
 
     /// Where its callers ask, in the name of `name`.
@@ -111,7 +123,7 @@ impl Site {
             callbacks: self.sinks.iter().map(|sink| sink.url(CALLBACK)).collect(),
             is_told: true,
             deadline: DEADLINE,
-            patience: PATIENCE,
+            patience: self.patience,
             hangs_up_within: None,
             calls: self.calls.clone(),
             client: self.stack.client().clone(),
@@ -138,13 +150,13 @@ impl Site {
     /// Waits until every gateway is ready and nothing is unfinished.
     pub async fn settle(&self) -> Result<()> {
         let began = Instant::now();
-        while began.elapsed() < PATIENCE {
+        while began.elapsed() < self.patience {
             if self.is_ready().await && self.is_drained().await? {
                 return Ok(());
             }
             sleep(Duration::from_millis(100)).await;
         }
-        anyhow::bail!("it did not come to rest within {PATIENCE:?}")
+        anyhow::bail!("it did not come to rest within {:?}", self.patience)
     }
 
     async fn is_ready(&self) -> bool {
