@@ -5,7 +5,7 @@ use std::{fmt::Write as _, time::Duration};
 use tests::database::Database;
 
 use crate::{
-    checks::{CHECKS, Fault},
+    checks::{CHECKS, Check, Fault},
     rows::Row,
 };
 
@@ -23,6 +23,8 @@ pub struct Entry {
     pub met: Vec<(String, u64, u64)>,
     /// How long the first request after the fault took to succeed.
     pub back: Duration,
+    /// What else is to be told.
+    pub notes: Vec<String>,
     /// What is wrong.
     pub faults: Vec<Fault>,
 }
@@ -43,7 +45,7 @@ pub fn text(entries: &[Entry], seed: u64) -> String {
     for entry in entries {
         text.push_str(&line(entry));
     }
-    text.push('\n');
+    text.push_str(&totals(entries));
     for entry in entries {
         for fault in &entry.faults {
             let time = if fault.is_time { " (a time)" } else { "" };
@@ -61,8 +63,26 @@ pub fn text(entries: &[Entry], seed: u64) -> String {
     text
 }
 
+/// All rows together: what was lost and twice, of how much.
+fn totals(entries: &[Entry]) -> String {
+    let prompts: usize = entries.iter().map(|entry| entry.calls.1).sum();
+    let requests: usize = entries.iter().map(|entry| entry.requests).sum();
+    let faults: u64 = entries.iter().flat_map(|entry| &entry.met).map(|(_, met, _)| met).sum();
+    let broken = |check| {
+        let rows = entries.iter().filter(|entry| entry.faults.iter().any(|fault| fault.check == check));
+        rows.count()
+    };
+    format!(
+        "\n\n{} rows, {prompts} prompts in {requests} requests, {faults} faults: LOST in {} rows, TWICE in {}\n\n",
+        entries.len(),
+        broken(Check::Lost),
+        broken(Check::Twice)
+    )
+}
+
 fn line(entry: &Entry) -> String {
-    let met: Vec<_> = entry.met.iter().map(|(what, met, _)| format!("{met} {what}")).collect();
+    let met = entry.met.iter().map(|(what, met, _)| format!("{met} {what}"));
+    let met: Vec<_> = met.chain(entry.notes.iter().cloned()).collect();
     let mut line = format!(
         "\n| {} | {:?} | {} | {} | {} | {} | {:.1?} |",
         entry.row.name(),

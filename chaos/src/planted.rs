@@ -33,7 +33,7 @@ fn place(bug: Bug) -> (Row, &'static [Check]) {
         Bug::NewWebhookId => (Row::ReceiversFail, &[Check::Twice]),
         Bug::AcceptedUnpublished => (Row::LinksOneWay, &[Check::Lost, Check::Back, Check::Truth]),
         Bug::WaitersDropped => (Row::GatewayStopped, &[Check::Lost]),
-        Bug::LineCountedTwice => (Row::EnvelopesAgain, &[Check::Truth]),
+        Bug::LineCountedTwice => (Row::EnvelopesAgain, &[Check::Twice, Check::Truth]),
     }
 }
 

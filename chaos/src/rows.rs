@@ -102,13 +102,19 @@ pub enum Place {
 pub struct Met {
     /// What happened, how often, and how often it had to.
     pub counts: Vec<(String, u64, u64)>,
+    /// What else is to be told.
+    pub notes: Vec<String>,
     /// What is wrong already.
     pub faults: Vec<Fault>,
 }
 
 impl Met {
     fn times(what: &str, met: usize) -> Self {
-        Self { counts: vec![(what.to_owned(), met as u64, met as u64)], faults: Vec::new() }
+        Self::at_least(what, met as u64, met as u64)
+    }
+
+    fn at_least(what: &str, met: u64, wanted: u64) -> Self {
+        Self { counts: vec![(what.to_owned(), met, wanted)], ..Self::default() }
     }
 }
 

@@ -107,6 +107,7 @@ async fn judge(
         calls: (calls.len(), calls.iter().map(|call| call.answers.len()).sum()),
         requests: calls.iter().map(|call| call.asks.len()).sum(),
         met: met.counts,
+        notes: met.notes,
         back,
         faults: all,
     })

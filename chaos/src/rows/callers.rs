@@ -49,11 +49,12 @@ pub(super) async fn slow_readers(site: &Site, readers: usize) -> Result<Met> {
                 timeout(Duration::from_millis(10), socket.read(&mut byte)).await.map_or(0, |count| count.unwrap_or(0));
         }
     }
-    let counts = vec![
-        ("slow readers".to_owned(), open.len() as u64, readers as u64),
-        ("bytes".to_owned(), read as u64, readers as u64),
-    ];
-    Ok(Met { counts, faults: Vec::new() })
+    let mut met = Met::at_least("slow readers", open.len() as u64, readers as u64);
+    met.notes.push(format!("{read} bytes read"));
+    if read < readers {
+        met.faults.push(fault(Check::Valid, format!("slow readers got {read} bytes")));
+    }
+    Ok(met)
 }
 
 /// A request on a connection that takes little at a time.
@@ -84,7 +85,7 @@ pub(super) async fn model_misbehaves(site: &Site, traffic: &Traffic, times: usiz
     let asked = site.model.calls().len() - before;
     let met = (asked / 3).min(wrongs.len() * times);
     let counts = vec![("wrong answers of the model".to_owned(), met as u64, (wrongs.len() * times) as u64)];
-    Ok(Met { counts, faults: Vec::new() })
+    Ok(Met { counts, ..Met::default() })
 }
 
 /// What a model can do wrong. What makes no sense to try again ends its job, the rest is tried again.

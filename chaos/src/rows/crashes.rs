@@ -73,7 +73,7 @@ impl Deaths {
     }
 
     fn met(self) -> Met {
-        Met { counts: vec![("deaths at chosen places".to_owned(), self.died, self.wanted)], faults: self.faults }
+        Met { faults: self.faults, ..Met::at_least("deaths at chosen places", self.died, self.wanted) }
     }
 }
 

@@ -64,7 +64,7 @@ pub(super) async fn addresses_forged(site: &Site) -> Result<Met> {
             }
         }
     }
-    let mut met = Met { counts: vec![("wrong keys refused unseen".to_owned(), refused, 1)], faults: Vec::new() };
+    let mut met = Met::at_least("wrong keys refused unseen", refused, 1);
     if !(FAILURES..=FAILURES * gateways).contains(&let_try) {
         met.faults.push(fault(Check::Code, format!("one address could try {let_try} wrong keys")));
     }

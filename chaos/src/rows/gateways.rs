@@ -23,7 +23,7 @@ pub(super) async fn killed(site: &mut Site) -> Result<Met> {
     site.stack.gateways[0].process.kill();
     sleep(Duration::from_secs(1)).await;
     site.stack.restart_gateway(0).await;
-    Ok(Met { counts: vec![("callers cut off".to_owned(), waiting, 10)], faults: Vec::new() })
+    Ok(Met::at_least("callers cut off", waiting, 10))
 }
 
 /// It is told to stop while callers wait, answers them all, and comes back.
@@ -32,7 +32,7 @@ pub(super) async fn stopped(site: &mut Site) -> Result<Met> {
     site.stack.gateways[0].process.signal("TERM");
     let told = site.calls.elapsed();
     let ended = site.stack.gateways[0].process.ended(Duration::from_secs(60)).await;
-    let mut met = Met { counts: vec![("callers waiting".to_owned(), waiting, 10)], faults: Vec::new() };
+    let mut met = Met::at_least("callers waiting", waiting, 10);
     if ended.ok() != Some(0) {
         met.faults.push(fault(Check::Valid, "the gateway did not end by itself".to_owned()));
     }

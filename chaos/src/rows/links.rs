@@ -43,7 +43,7 @@ pub(super) async fn reset(site: &Site, times: usize) -> Result<Met> {
         sleep(PAUSE).await;
     }
     let counts = cut.into_iter().map(|(name, cut)| (format!("cuts {name}"), cut, times as u64));
-    Ok(Met { counts: counts.collect(), faults: Vec::new() })
+    Ok(Met { counts: counts.collect(), ..Met::default() })
 }
 
 /// The route between gateways and queue is gone, then the one between workers and queue.
@@ -102,7 +102,7 @@ pub(super) async fn acks_late(site: &Site, traffic: &Traffic) -> Result<Met> {
         sleep(PAUSE).await;
         times += 1;
     }
-    Ok(Met { counts: vec![("acknowledgements held back".to_owned(), times, 2)], faults: Vec::new() })
+    Ok(Met::at_least("acknowledgements held back", times, 2))
 }
 
 /// Bytes of all links come in small pieces, then late, then, to callers, a few a second.
@@ -127,7 +127,7 @@ pub(super) async fn database_gone(site: &Site, seconds: usize) -> Result<Met> {
     sleep(Duration::from_secs(seconds as u64)).await;
     let cut = database.reset();
     database.set(Mode::Pass);
-    Ok(Met { counts: vec![("connections to the database gone".to_owned(), cut as u64, 1)], faults: Vec::new() })
+    Ok(Met::at_least("connections to the database gone", cut as u64, 1))
 }
 
 fn links(site: &Site) -> Result<&Links> {

@@ -78,7 +78,7 @@ pub(super) async fn published_again(site: &Site, traffic: &Traffic, times: usize
         }
     }
     client.flush().await?;
-    Ok(Met { counts: vec![("jobs published again".to_owned(), again as u64, times as u64)], faults: Vec::new() })
+    Ok(Met::at_least("jobs published again", again as u64, times as u64))
 }
 
 /// Nobody takes jobs off the queue for a while.
@@ -100,7 +100,7 @@ pub(super) async fn disk_full(site: &mut Site) -> Result<Met> {
     sleep(FULL).await;
     disk.free()?;
     site.stack.nats.restart().await?;
-    Ok(Met { counts: vec![("bytes taken away".to_owned(), taken, 1)], faults: Vec::new() })
+    Ok(Met { notes: vec![format!("{taken} bytes taken away")], ..Met::times("disks full", 1) })
 }
 
 /// The fault was met when requests were not taken.

@@ -93,7 +93,7 @@ pub(super) async fn hurried(site: &mut Site) -> Result<Met> {
     let asked: BTreeSet<_> = before.iter().map(|call| call.prompt()).collect();
     let later = site.model.calls().split_off(before.len());
     let again: Vec<_> = later.iter().filter(|call| asked.contains(call.prompt())).collect();
-    let mut met = Met { counts: vec![("jobs handed back".to_owned(), again.len() as u64, 1)], faults: Vec::new() };
+    let mut met = Met::at_least("jobs handed back", again.len() as u64, 1);
     let latest = again.iter().map(|call| call.at.saturating_duration_since(ended)).max().unwrap_or_default();
     if latest > BEGUN_WITHIN {
         met.faults.push(late(Check::Back, format!("what a worker handed back was begun elsewhere after {latest:.1?}")));
@@ -125,11 +125,8 @@ pub(super) async fn poisoned(site: &mut Site, traffic: &Traffic, prompts: usize)
     }
     poisoners.over().await;
     let slowest = percentile_99(&site.calls.all());
-    let counts = vec![
-        ("workers killed".to_owned(), killed, prompts as u64),
-        ("ms for the others at p99".to_owned(), slowest.as_millis() as u64, 0),
-    ];
-    Ok(Met { counts, faults })
+    let notes = vec![format!("the others {slowest:.1?} at p99")];
+    Ok(Met { notes, faults, ..Met::at_least("workers killed", killed, prompts as u64) })
 }
 
 /// How long all but one in a hundred of those took who waited and were not poisoned.
