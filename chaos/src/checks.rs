@@ -397,6 +397,7 @@ mod tests {
             tokens: (7, 3),
             attempts: 1,
             batch: None,
+            failure: String::new(),
             content: nonce.to_owned(),
             prompt: format!("[{{\"role\":\"user\",\"content\":\"{nonce}\"}}]"),
         }

@@ -214,6 +214,12 @@ impl Row {
         }
     }
 
+    /// Whether agents may fail in it: where the model does, and where workers cannot live. Nothing else that happens to
+    /// the product is the agent's fault.
+    pub fn may_fail(self) -> bool {
+        matches!(self, Self::ModelMisbehaves | Self::Poisoned)
+    }
+
     /// How long after the fault the first call has to succeed.
     pub fn back_within(self) -> Duration {
         Duration::from_secs(match self {

@@ -99,6 +99,10 @@ async fn judge(
     });
     all.extend(met.faults);
     all.extend(Store::broken(&site.stack.database_url)?.map(|said| fault(Check::Truth, said)));
+    let failures = store.failures();
+    if !failures.is_empty() && !row.may_fail() {
+        all.push(fault(Check::Lost, format!("ended without an answer: {failures:?}")));
+    }
     all.extend(row.own_faults(site, &calls, &store));
     all.sort_by_key(|fault| fault.check);
     Ok(Entry {

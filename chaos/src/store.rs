@@ -21,6 +21,8 @@ pub struct Message {
     pub attempts: u32,
     /// Its batch, if it is a line of one.
     pub batch: Option<String>,
+    /// Why it failed; empty when it did not.
+    pub failure: String,
     /// Its answer; empty when there is none.
     pub content: String,
     /// Its prompt, as it is stored.
@@ -56,7 +58,7 @@ impl Store {
         };
         let (own, batch, line) = (id("id"), id("batch_id"), id("message_id"));
         let messages = format!(
-            "SELECT {own}, status, input_tokens, output_tokens, attempts, {batch}, content, prompt FROM messages"
+            "SELECT {own}, status, input_tokens, output_tokens, attempts, {batch}, error_code, content, prompt FROM messages"
         );
         let charges = format!("SELECT {own}, input_tokens, output_tokens FROM ledger WHERE kind = 'charge'");
         let batches = format!("SELECT {own}, total, completed + failed + cancelled FROM batches");
@@ -96,6 +98,15 @@ impl Store {
         Ok(Some(query(url, "PRAGMA integrity_check")?).filter(|said| said != "ok"))
     }
 
+    /// How many messages ended without an answer, by why.
+    pub fn failures(&self) -> BTreeMap<&str, usize> {
+        let mut failures = BTreeMap::new();
+        for message in self.messages.values().filter(|message| message.has_ended() && message.status != "completed") {
+            *failures.entry(message.failure.as_str()).or_default() += 1;
+        }
+        failures
+    }
+
     /// The ids of those that have ended.
     pub fn ended(&self) -> BTreeSet<&str> {
         self.messages.values().filter(|message| message.has_ended()).map(|message| message.id.as_str()).collect()
@@ -112,14 +123,14 @@ fn lines(url: &str, statement: &str) -> Result<Vec<String>> {
 }
 
 fn message(row: &str) -> Option<Message> {
-    let mut columns = row.splitn(8, '|');
+    let mut columns = row.splitn(9, '|');
     let mut next = || columns.next();
     let (id, status) = (next()?.to_owned(), next()?.to_owned());
     let tokens = (next()?.parse().ok()?, next()?.parse().ok()?);
     let attempts = next()?.parse().ok()?;
     let batch = Some(next()?.to_owned()).filter(|batch| !batch.is_empty());
-    let (content, prompt) = (next()?.to_owned(), next()?.to_owned());
-    Some(Message { id, status, tokens, attempts, batch, content, prompt })
+    let (failure, content, prompt) = (next()?.to_owned(), next()?.to_owned(), next()?.to_owned());
+    Some(Message { id, status, tokens, attempts, batch, failure, content, prompt })
 }
 
 fn pair(row: &str) -> Option<(String, (u64, u64))> {
