@@ -185,7 +185,7 @@ impl Row {
             Self::QueueFull => &[("FRONTDESK_JOBS_MAX_MESSAGES", "40")],
             Self::QueueBytesFull => &[("FRONTDESK_JOBS_MAX_BYTES", "320000")],
             Self::WorkerHurried => &[("FRONTDESK_WORKER_GRACE", "1s")],
-            Self::Poisoned => &[("POISON", workers::POISON)],
+            Self::Poisoned => &[("POISON", workers::POISON), ("FRONTDESK_MAX_STARTS", "5")],
             Self::AddressesForged => &[("FRONTDESK_TRUSTED_PROXIES", "127.0.0.1")],
             Self::ModelMisbehaves => {
                 &[("FRONTDESK_MODEL_FIRST_BYTE_TIMEOUT", "1s"), ("FRONTDESK_MODEL_IDLE_TIMEOUT", "1s")]

@@ -205,13 +205,15 @@ impl Site {
     }
 }
 
-/// Short waits, and limits that nobody meets; and what a row sets otherwise.
+/// Short waits, and limits that nobody meets; and what a row sets otherwise. Workers die a hundred times as often as they
+/// do elsewhere: a job must not be given up because it was there five times.
 fn settings(builder: Builder, more: &[(&str, &str)]) -> Builder {
     let text = |length: Duration| format!("{}ms", length.as_millis());
     let builder = builder
         .set("FRONTDESK_DEADLINE", text(DEADLINE))
         .set("FRONTDESK_ACK_WAIT", text(ACK_WAIT))
         .set("FRONTDESK_GRACE", text(DEADLINE * 2))
+        .set("FRONTDESK_MAX_STARTS", 50)
         .set("FRONTDESK_KEY_LIMIT", 1_000_000)
         .set("FRONTDESK_READ_LIMIT", 1_000_000)
         .set("FRONTDESK_ALLOW_LOOPBACK_TARGETS", true);
