@@ -28,7 +28,7 @@ fn place(bug: Bug) -> (Row, &'static [Check]) {
         Bug::LeftMostHop => (Row::AddressesForged, &[Check::Code]),
         Bug::NakForgotten => (Row::WorkerHurried, &[Check::Back]),
         Bug::OldDelta => (Row::StreamsCut, &[Check::Right]),
-        Bug::EndlessStarts => (Row::Poisoned, &[Check::Twice]),
+        Bug::EndlessStarts => (Row::Poisoned, &[Check::Lost, Check::Back, Check::Twice]),
         Bug::KeyForgotten => (Row::GatewayKilled, &[Check::Twice, Check::Retry]),
         Bug::NewWebhookId => (Row::ReceiversFail, &[Check::Twice]),
         Bug::AcceptedUnpublished => (Row::LinksOneWay, &[Check::Lost, Check::Back, Check::Truth]),

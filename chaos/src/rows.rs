@@ -57,7 +57,7 @@ rows! {
     LongJobs "long-jobs" "jobs of 4 × ack_wait, and no fault at all",
     WorkerStopped "worker-stopped" "SIGTERM of one worker after the other",
     WorkerHurried "worker-hurried" "SIGTERM of a worker whose jobs take longer than it may",
-    Poisoned "poisoned" "prompts that kill whoever begins them",
+    Poisoned "poisoned" "prompts whose runs never come to an end",
     CrashRun "crash-run" "death of workers before and after each step of run and finish that lasts",
     CrashAccept "crash-accept" "death of a gateway before and after each step of accept that lasts",
     GatewayKilled "gateway-killed" "kill -9 of a gateway with callers waiting, who retry at the other one",
@@ -169,7 +169,7 @@ impl Row {
                 let plan = Plan { manners: vec![Manner::Submit], pause: millis(10), ..all_at_once(150) };
                 (plan, millis(5))
             }
-            Self::Poisoned => (Plan { calls: size(100, 500), ..of(&[Manner::Sync, Manner::Submit]) }, millis(50)),
+            Self::Poisoned => (Plan { calls: size(150, 500), ..of(&[Manner::Sync, Manner::Submit]) }, millis(50)),
             Self::ModelMisbehaves => {
                 (Plan { calls: size(150, 3_500), ..of(&[Manner::Sync, Manner::Submit]) }, millis(5))
             }
@@ -301,7 +301,7 @@ impl Row {
             Self::LongJobs => {
                 gateways::each_ran_once(site, calls).into_iter().chain(workers::told_at_the_deadline(calls)).collect()
             }
-            Self::Poisoned => workers::the_others_are_answered(calls),
+            Self::Poisoned => workers::only_poison_failed(calls, store),
             Self::GatewayKilled | Self::AcksLate => gateways::each_ran_once(site, calls),
             Self::BatchGatewayKilled => gateways::some_were_cut_off(calls),
             Self::RollingRestart => gateways::one_retry_was_enough(calls),

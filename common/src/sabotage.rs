@@ -1,8 +1,8 @@
 //! Bugs that can be planted and places at which a process can die, so that the checks of `chaos/` are seen to find them.
 //!
 //! Only with the feature `sabotage`, which no shipped build has: without it [`has`] is a constant `false`, and
-//! [`reach`] nothing. With it, `PLANTED_BUG` chooses one bug, and `CRASH_AT` (`point` or `point:n`) the place at which the
-//! process aborts when it comes there for the `n`th time.
+//! [`reach`] nothing. With it, `PLANTED_BUG` chooses one bug, `CRASH_AT` (`point` or `point:n`) the place at which the process
+//! aborts when it comes there for the `n`th time, and `POISON` what prompts begin with whose runs panic.
 
 /// Whether this is a build in which bugs can be planted.
 pub const IS_BUILT_IN: bool = cfg!(feature = "sabotage");
@@ -142,12 +142,11 @@ mod chosen {
         }
     }
 
-    /// Ends this process when `text` is one that kills workers: it begins with the value of `POISON`.
+    /// Panics when `text` is poison: when it begins with the value of `POISON`.
     pub fn swallow(text: &str) {
         static POISON: LazyLock<Option<String>> = LazyLock::new(|| env::text("POISON"));
-        if POISON.as_deref().is_some_and(|poison| text.starts_with(poison)) {
-            std::process::abort();
-        }
+        let is_poison = POISON.as_deref().is_some_and(|poison| text.starts_with(poison));
+        assert!(!is_poison, "poison was swallowed");
     }
 }
 

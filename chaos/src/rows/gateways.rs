@@ -41,13 +41,21 @@ pub(super) async fn stopped(site: &mut Site) -> Result<Met> {
     Ok(met)
 }
 
-/// Whoever asked before the gateway was told has the answer.
+/// Whoever waited when the gateway was told has the answer.
 fn cut_off(calls: &[Call], told: Duration) -> Vec<Fault> {
     let asks = calls.iter().flat_map(|call| call.asks.iter().map(move |ask| (call, ask)));
     // What is sent at the very moment may find the door closing.
     let earlier = asks.filter(|(_, ask)| ask.began + Duration::from_millis(250) < told);
-    let cut: Vec<_> = earlier.filter(|(_, ask)| ask.status != Some(200)).map(|(call, _)| call.key.clone()).collect();
-    if cut.is_empty() { Vec::new() } else { vec![fault(Check::Lost, format!("{} calls were not answered", cut.len()))] }
+    let open = earlier.filter(|(_, ask)| ask.began + ask.took > told);
+    let cut: Vec<_> = open
+        .filter(|(_, ask)| ask.status != Some(200))
+        .map(|(call, ask)| format!("{}: {:?} {:?} after {:.1?}", call.key, ask.status, ask.code, ask.took))
+        .collect();
+    if cut.is_empty() {
+        Vec::new()
+    } else {
+        vec![fault(Check::Lost, format!("{} calls were not answered, first {}", cut.len(), cut[0]))]
+    }
 }
 
 /// Waits until callers wait at the first gateway; gives how many.

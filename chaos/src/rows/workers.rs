@@ -17,10 +17,10 @@ use crate::{
 
 /// What a prompt begins with that kills whoever begins it, and the name of those who send such.
 pub(super) const POISON: &str = "nonce-poison-";
-/// So often is a job begun whose worker is lost.
-const MAX_STARTS: usize = 5;
-/// Workers that die while their heirs come.
-const SPARE: u64 = 2;
+/// So often is a job begun that never comes to an end.
+const MAX_STARTS: u32 = 5;
+/// How long nobody is poisoned.
+const UNDISTURBED: Duration = Duration::from_secs(3);
 const POISONERS: &str = "poison";
 /// What a worker hands back is begun elsewhere within this time: sooner than the queue would give it out by itself.
 const BEGUN_WITHIN: Duration = Duration::from_millis(1500);
@@ -101,44 +101,43 @@ pub(super) async fn hurried(site: &mut Site) -> Result<Met> {
     Ok(met)
 }
 
-/// Some prompts kill whoever begins them; each dead worker has an heir.
+/// Some callers send what no worker survives the run of, while others go on.
 pub(super) async fn poisoned(site: &mut Site, traffic: &Traffic, prompts: usize) -> Result<Met> {
+    sleep(UNDISTURBED).await;
+    let poisoned_at = site.calls.elapsed();
     let (tasks, desk) = (Lifecycle::new(), site.desk(POISONERS));
     let pause = Duration::from_millis(100);
     let plan = Plan { calls: prompts, at_once: prompts, manners: vec![Manner::Submit], lines: 0, pause };
-    let poisoners = Traffic::start(desk, plan, 0, &tasks);
-    let (mut killed, mut faults) = (0, Vec::new());
-    while !poisoners.is_over() || !traffic.is_over() {
-        for place in (0..site.stack.workers.len()).rev() {
-            if site.stack.workers[place].has_ended()? {
-                site.stack.workers.remove(place);
-                site.stack.add_worker().await;
-                killed += 1;
-            }
-        }
-        if killed > (prompts * MAX_STARTS) as u64 + SPARE && faults.is_empty() {
-            faults.push(fault(Check::Twice, format!("{killed} workers were killed by {prompts} prompts")));
-            // Nothing else would end it.
-            site.stack.set("POISON", "");
-        }
-        sleep(Duration::from_millis(20)).await;
+    Traffic::start(desk, plan, 0, &tasks).over().await;
+    traffic.ended().await;
+    let calls = site.calls.all();
+    let [before, after] =
+        [false, true].map(|is_after| percentile_99(&calls, |began| (began > poisoned_at) == is_after));
+    let mut met = Met::times("prompts were poison", prompts);
+    met.notes.push(format!("the others {before:.1?} at p99, then {after:.1?}"));
+    if after > before * 2 {
+        met.faults.push(late(Check::Wait, format!("the others took {before:.1?} at p99, then {after:.1?}")));
     }
-    poisoners.over().await;
-    let slowest = percentile_99(&site.calls.all());
-    let notes = vec![format!("the others {slowest:.1?} at p99")];
-    Ok(Met { notes, faults, ..Met::at_least("workers killed", killed, prompts as u64) })
+    Ok(met)
 }
 
-/// How long all but one in a hundred of those took who waited and were not poisoned.
-fn percentile_99(calls: &[Call]) -> Duration {
+/// How long all but one in a hundred of those took who waited, were not poisoned, and began when `is_meant`.
+fn percentile_99(calls: &[Call], is_meant: impl Fn(Duration) -> bool) -> Duration {
     let others = calls.iter().filter(|call| call.manner == Manner::Sync && call.key.starts_with("nonce-call"));
-    let mut times: Vec<Duration> = others.map(|call| call.asks.iter().map(|ask| ask.took).sum()).collect();
+    let asks = others.flat_map(|call| &call.asks).filter(|ask| is_meant(ask.began));
+    let mut times: Vec<Duration> = asks.map(|ask| ask.took).collect();
     times.sort_unstable();
     times.get(times.len() * 99 / 100).copied().unwrap_or_default()
 }
 
-/// Whoever sent no poison has an answer.
-pub(super) fn the_others_are_answered(calls: &[Call]) -> Vec<Fault> {
+/// Whoever sent no poison has an answer; and poison was begun as often as it may be, and failed.
+pub(super) fn only_poison_failed(calls: &[Call], store: &Store) -> Vec<Fault> {
+    let poison = store.messages.values().filter(|message| message.prompt.contains(POISON));
+    let otherwise =
+        poison.filter(|message| (message.failure.as_str(), message.attempts) != ("worker_lost", MAX_STARTS));
+    if let Some(message) = otherwise.into_iter().next() {
+        return vec![fault(Check::Twice, format!("poison was begun {} times: {}", message.attempts, message.failure))];
+    }
     let others = calls.iter().filter(|call| !call.key.starts_with(POISON));
     let without: Vec<_> = others.filter(|call| !call.done).map(|call| call.key.clone()).collect();
     if without.is_empty() {
