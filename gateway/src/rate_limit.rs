@@ -19,6 +19,8 @@ use self::window::{Standing, Window};
 /// The most addresses whose failures are told apart within a minute. Beyond it, failures of further addresses are
 /// answered as if those were over their limit; valid keys pass all the same.
 const ADDRESSES: usize = 100_000;
+/// The most entries, between two tellings, beside which failures are still told: with them all it fits a message.
+const TOLD: usize = 4_096;
 
 /// What a request counts as: a poller does not starve its own submits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -67,7 +69,14 @@ pub struct RateLimiter {
     requests: Window<KeyId>,
     reads: Window<KeyId>,
     failures: Window<IpAddr>,
-    untold: Mutex<HashMap<(Bucket, KeyId), u32>>,
+    untold: Mutex<HashMap<Counted, u32>>,
+}
+
+/// What other gateways are told the counts of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Counted {
+    Key(Bucket, KeyId),
+    Failures(IpAddr),
 }
 
 impl RateLimiter {
@@ -88,7 +97,7 @@ impl RateLimiter {
     /// When the key is at its limit; the request is not counted then.
     pub fn request(&self, bucket: Bucket, key: KeyId) -> Result<Standing, Standing> {
         let standing = self.window(bucket).take(key, Instant::now())?;
-        *self.untold().entry((bucket, key)).or_default() += 1;
+        *self.untold().entry(Counted::Key(bucket, key)).or_default() += 1;
         Ok(standing)
     }
 
@@ -99,21 +108,30 @@ impl RateLimiter {
 
     /// Counts a failed authentication from `address`. Whether it may still be answered as such.
     pub fn failure(&self, address: IpAddr) -> bool {
-        self.failures.take(neighbourhood(address), Instant::now()).is_ok()
+        let address = neighbourhood(address);
+        let may_be_answered = self.failures.take(address, Instant::now()).is_ok();
+        let mut untold = self.untold();
+        let counted = Counted::Failures(address);
+        if may_be_answered && (untold.len() < TOLD || untold.contains_key(&counted)) {
+            *untold.entry(counted).or_default() += 1;
+        }
+        may_be_answered
     }
 
-    /// What this gateway has counted since the last call, by bucket and key: for the other gateways.
+    /// What this gateway has counted since the last call, by bucket and key or by address: for the other gateways.
     pub fn take_counts(&self) -> Vec<(String, u32)> {
         let untold = std::mem::take(&mut *self.untold());
-        untold.into_iter().map(|((bucket, key), count)| (written(bucket, key), count)).collect()
+        untold.into_iter().map(|(counted, count)| (counted.written(), count)).collect()
     }
 
     /// Adds what another gateway has counted.
     pub fn add_counts(&self, counts: &[(String, u32)]) {
         let now = Instant::now();
         for (name, count) in counts {
-            if let Some((bucket, key)) = read(name) {
-                self.window(bucket).add(key, *count, now);
+            match Counted::read(name) {
+                Some(Counted::Key(bucket, key)) => self.window(bucket).add(key, *count, now),
+                Some(Counted::Failures(address)) => self.failures.add(address, *count, now),
+                None => {}
             }
         }
     }
@@ -125,27 +143,36 @@ impl RateLimiter {
         }
     }
 
-    fn untold(&self) -> std::sync::MutexGuard<'_, HashMap<(Bucket, KeyId), u32>> {
+    fn untold(&self) -> std::sync::MutexGuard<'_, HashMap<Counted, u32>> {
         self.untold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What stands before the key of a read that another gateway is told of.
 const READ: &str = "read:";
+/// What stands before an address that failed.
+const FAILED: &str = "failed:";
 
-fn written(bucket: Bucket, key: KeyId) -> String {
-    match bucket {
-        Bucket::Requests => key.to_string(),
-        Bucket::Reads => format!("{READ}{key}"),
+impl Counted {
+    fn written(self) -> String {
+        match self {
+            Self::Key(Bucket::Requests, key) => key.to_string(),
+            Self::Key(Bucket::Reads, key) => format!("{READ}{key}"),
+            Self::Failures(address) => format!("{FAILED}{address}"),
+        }
     }
-}
 
-fn read(name: &str) -> Option<(Bucket, KeyId)> {
-    let (bucket, key) = match name.strip_prefix(READ) {
-        Some(key) => (Bucket::Reads, key),
-        None => (Bucket::Requests, name),
-    };
-    Some((bucket, key.parse().ok()?))
+    /// `None` for what a newer gateway tells of.
+    fn read(name: &str) -> Option<Self> {
+        if let Some(address) = name.strip_prefix(FAILED) {
+            return Some(Self::Failures(neighbourhood(address.parse().ok()?)));
+        }
+        let (bucket, key) = match name.strip_prefix(READ) {
+            Some(key) => (Bucket::Reads, key),
+            None => (Bucket::Requests, name),
+        };
+        Some(Self::Key(bucket, key.parse().ok()?))
+    }
 }
 
 /// What counts as one address. Of IPv6, whoever has one has its whole /64.
@@ -187,6 +214,33 @@ mod tests {
         assert!(limiter.failure("10.0.0.1".parse().expect("an address")));
         assert!(limiter.failure("::ffff:10.0.0.1".parse().expect("an address")));
         assert!(!limiter.failure("10.0.0.1".parse().expect("an address")));
+    }
+
+    #[test]
+    fn failures_at_one_gateway_count_at_another() {
+        let (one, other) = (limiter(), limiter());
+        let addresses: [IpAddr; 2] = ["2001:db8::1", "192.0.2.1"].map(|text| text.parse().expect("an address"));
+        for address in addresses {
+            assert!(one.failure(address) && one.failure(address) && !one.failure(address));
+        }
+        let counts = one.take_counts();
+        assert_eq!(counts.iter().map(|(_, count)| count).sum::<u32>(), 4, "refused ones are not told: {counts:?}");
+        other.add_counts(&counts);
+        other.add_counts(&[("failed:nowhere".to_owned(), 9)]);
+        assert!(addresses.iter().all(|address| !other.failure(*address)));
+        assert!(other.take_counts().is_empty(), "told on");
+    }
+
+    #[test]
+    fn a_flood_of_addresses_leaves_room_for_keys() {
+        let (limiter, key) = (limiter(), KeyId::new());
+        for n in 0..10_000 {
+            limiter.failure(IpAddr::V4(std::net::Ipv4Addr::from_bits(n)));
+        }
+        limiter.request(Bucket::Requests, key).expect("below the limit");
+        let counts = limiter.take_counts();
+        assert_eq!(counts.len(), TOLD + 1);
+        assert!(counts.contains(&(key.to_string(), 1)));
     }
 
     fn limiter() -> RateLimiter {
