@@ -43,6 +43,7 @@ mod real_model;
 mod redelivery;
 mod reference;
 mod scaling;
+mod security;
 mod stopping;
 mod streaming;
 mod submit;
