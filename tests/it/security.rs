@@ -1,4 +1,9 @@
 //! The security suite: what `SECURITY.md` promises, a file a row, each telling how much it has tried.
 
 mod auth_failures;
+mod body_sizes;
+mod cross_account;
+mod hostile_json;
+mod json_routes;
+mod operators_only;
 mod revocation;
