@@ -3,7 +3,9 @@
 mod auth_failures;
 mod body_sizes;
 mod cross_account;
+mod first_start;
 mod hostile_json;
 mod json_routes;
 mod operators_only;
 mod revocation;
+mod same_path;

@@ -10,6 +10,7 @@ pub mod model;
 pub mod nats;
 pub mod operation;
 pub mod patience;
+pub mod postgres_tap;
 pub mod process;
 pub mod queue;
 pub mod raw;

@@ -2,7 +2,12 @@
 
 mod operator;
 
-use std::{collections::BTreeMap, path::PathBuf, process::Command, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Result, ensure};
 use common::domain::ids::GatewayId;
@@ -217,7 +222,13 @@ impl Stack {
         gateways.chain(self.workers.iter().map(Process::output)).collect()
     }
 
-    fn command(&self, name: &str) -> Command {
+    /// Where its files are: its database if that is one, the queue's store under `jetstream`, logs.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The binary `name` with the stack's settings, and none of the users of the queue.
+    pub fn command(&self, name: &str) -> Command {
         let mut command = Command::new(binary(name));
         command
             .env_clear()
@@ -352,8 +363,11 @@ fn plain_client() -> Result<Client> {
     Ok(Client::builder().no_proxy().build()?)
 }
 
-/// The address in the log line that says `message`.
-async fn listening(process: &mut Process, message: &'static str) -> Result<String> {
+/// The address in the log line of `process` that says `message`: `listening`, or `serving metrics`.
+///
+/// # Errors
+/// When it ends without one.
+pub async fn listening(process: &mut Process, message: &'static str) -> Result<String> {
     process.printed(message, |output| address_of(output, message)).await
 }
 
