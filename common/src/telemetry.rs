@@ -4,7 +4,14 @@ mod lines;
 
 use std::{io::IsTerminal as _, panic::PanicHookInfo, str::FromStr, time::Duration};
 
-use tracing_subscriber::{EnvFilter, filter::ParseError, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing::{Level, Metadata};
+use tracing_subscriber::{
+    EnvFilter,
+    filter::{ParseError, filter_fn},
+    fmt,
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
 
 pub use self::lines::LastLines;
 use self::lines::Lines;
@@ -44,13 +51,19 @@ pub fn init_from_environment() -> Result<LastLines, EnvError> {
     let out = Lines::new(std::io::stderr(), env::duration(GATHER, Duration::from_millis(5))?);
     let last = out.last();
     let lines = fmt::layer().with_writer(out).with_ansi(std::io::stderr().is_terminal());
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(filter).with(filter_fn(holds_no_message));
     match env::parse(FORMAT, Format::Pretty)? {
         Format::Pretty => registry.with(lines).init(),
         Format::Json => registry.with(lines.json().with_ansi(false)).init(),
     }
     std::panic::set_hook(Box::new(log_panic));
     Ok(last)
+}
+
+/// Whether such a line may be written at all: the finer ones of the client of NATS hold whole messages, hence prompts
+/// and answers, whatever somebody wants to see.
+fn holds_no_message(line: &Metadata<'_>) -> bool {
+    *line.level() <= Level::INFO || !line.target().starts_with("async_nats")
 }
 
 /// Says where it was. A formatted message is left out: it may quote a prompt.
