@@ -73,6 +73,8 @@ impl OpenAiConfig {
         };
         let url = url.as_deref().unwrap_or(OPENAI);
         let config = Self::new(url, key.as_deref(), limits).map_err(|error| match error {
+            // It may be wrong for a password or a key within.
+            ConfigError::Url if url.contains(['@', '?', '#']) => env::invalid(URL, "(not shown)", error),
             ConfigError::Url => env::invalid(URL, url, error),
             ConfigError::Key => env::invalid(KEY, "(not shown)", error),
         })?;
