@@ -2,6 +2,7 @@
 
 mod auth_failures;
 mod body_sizes;
+mod canaries;
 mod cross_account;
 mod first_start;
 mod hostile_json;
