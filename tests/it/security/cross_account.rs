@@ -1,4 +1,4 @@
-//! Every route with something of an account in it, and every way to name what is not the caller's: one and the same 404.
+//! Every route with something of an account in it, and every way to name what is not the caller's: the same 404.
 //!
 //! The routes are those of `/openapi.json`. One that is not in [`TABLE`] fails the test.
 

@@ -1,4 +1,5 @@
-//! JSON that is made to hurt, on every route that takes some and in the lines of batches: a clear refusal, or stored right.
+//! JSON that is made to hurt, on every route that takes some and in the lines of batches: refused clearly, or stored
+//! right.
 
 use futures_util::future::join_all;
 use reqwest::Method;

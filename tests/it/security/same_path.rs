@@ -1,8 +1,9 @@
-//! Keys that are no keys, for whatever reason: one statement, one hash and one answer each, as it is seen on the wire to
-//! the database.
+//! Keys that are no keys, for whatever reason: one statement, one hash and one answer each, as seen on the wire
+//! to the database.
 
 use std::{
     collections::BTreeMap,
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -44,34 +45,23 @@ fn secret() -> String {
     Secret::generate("sk-").reveal().to_owned()
 }
 
-/// The kinds of keys that open nothing; each call makes another one.
-type Kind<'a> = (&'static str, Box<dyn Fn() -> Shown + 'a>);
+/// A kind of keys that open nothing, and how one is made that has not been there, with a number that has not either.
+type Kind = (&'static str, fn(&Stack, u32) -> Shown);
 
-fn kinds(stack: &Stack) -> Vec<Kind<'_>> {
-    let number = std::cell::Cell::new(0);
-    let next = move || {
-        number.set(number.get() + 1);
-        number.get()
-    };
-    let counted = std::rc::Rc::new(next);
-    let count = || std::rc::Rc::clone(&counted);
-    let (short, long, odd, sql) = (count(), count(), count(), count());
-    let key = &stack.key;
-    vec![
-        ("unknown", Box::new(|| bearer(&secret()))),
-        ("of a wrong checksum", Box::new(|| bearer(&format!("{}?", &secret()[..51])))),
-        ("a right one and more", Box::new(move || bearer(&format!("{key}{}", secret())))),
-        ("a right one in capitals", Box::new(move || bearer(&format!("{}{}", key.to_uppercase(), secret())))),
-        ("revoked", Box::new(|| bearer(&revoked(stack)))),
-        ("short", Box::new(move || bearer(&format!("k{}", short())))),
-        ("long", Box::new(move || bearer(&format!("{}{}", "x".repeat(6_000), long())))),
-        ("of SQL", Box::new(move || bearer(&format!("' OR 1=1; -- {}", sql())))),
-        ("of no text", Box::new(move || no_text(odd()))),
-        ("none", Box::new(|| nothing("X-Nothing: 1".to_owned()))),
-        ("of another scheme", Box::new(|| nothing(format!("Authorization: Basic {}", secret())))),
-        ("two", Box::new(|| nothing(format!("Authorization: Bearer {}\r\nX-API-Key: {}", secret(), secret())))),
-    ]
-}
+const KINDS: [Kind; 12] = [
+    ("unknown", |_, _| bearer(&secret())),
+    ("of a wrong checksum", |_, _| bearer(&format!("{}?", &secret()[..51]))),
+    ("a right one and more", |stack, n| bearer(&format!("{}{n}", stack.key))),
+    ("a right one in capitals", |stack, n| bearer(&format!("{}{n}", stack.key.to_uppercase()))),
+    ("revoked", |stack, _| bearer(&revoked(stack))),
+    ("short", |_, n| bearer(&format!("k{n}"))),
+    ("long", |_, n| bearer(&format!("{}{n}", "x".repeat(6_000)))),
+    ("of SQL", |_, n| bearer(&format!("' OR 1=1; -- {n}"))),
+    ("of no text", |_, n| no_text(n)),
+    ("none", |_, _| nothing("X-Nothing: 1".to_owned())),
+    ("of another scheme", |_, _| nothing(format!("Authorization: Basic {}", secret()))),
+    ("two", |_, _| nothing(format!("Authorization: Bearer {}\r\nX-API-Key: {}", secret(), secret()))),
+];
 
 fn revoked(stack: &Stack) -> String {
     let made = stack.admin(&["key", "create", &stack.account, "doomed"]);
@@ -80,7 +70,7 @@ fn revoked(stack: &Stack) -> String {
 }
 
 /// Bytes that are no UTF-8, each of which counts as U+FFFD.
-fn no_text(number: i32) -> Shown {
+fn no_text(number: u32) -> Shown {
     let header = [b"Authorization: Bearer \xff\xfe", number.to_string().as_bytes()].concat();
     Shown { header, hashed: format!("\u{fffd}\u{fffd}{number}") }
 }
@@ -100,12 +90,16 @@ fn shown(answer: &Answer) -> (u16, BTreeMap<String, String>, Value) {
     (answer.status, headers, body)
 }
 
-/// The answer to what `make` makes, how long it took, and all that the gateway has asked the database meanwhile.
-async fn attempt(
-    stack: &Stack,
-    tap: &PostgresTap,
-    make: impl Fn() -> Shown,
-) -> (Shown, Answer, Duration, Vec<Executed>) {
+/// What came of one attempt.
+struct Attempt {
+    shown: Shown,
+    answer: Answer,
+    took: Duration,
+    /// All that the gateway has asked the database meanwhile.
+    executed: Vec<Executed>,
+}
+
+async fn attempt(stack: &Stack, tap: &PostgresTap, make: impl Fn() -> Shown) -> Attempt {
     for _ in 0..AGAIN {
         let shown = make();
         // What was remembered is forgotten.
@@ -115,7 +109,7 @@ async fn attempt(
         let answer = ask(stack, &shown.header).await;
         let (took, executed) = (begun.elapsed(), tap.take());
         if !executed.iter().any(|executed| BY_ITSELF.iter().any(|words| executed.sql.contains(words))) {
-            return (shown, answer, took, executed);
+            return Attempt { shown, answer, took, executed };
         }
     }
     panic!("the gateway did something by itself beside each of {AGAIN} attempts");
@@ -134,20 +128,21 @@ async fn whatever_is_wrong_with_a_key_costs_the_same() {
     // The operators go another way.
     stack.set("DATABASE_URL", &direct);
 
-    let (good, answer, _, right) = attempt(&stack, &tap, || bearer(&stack.key)).await;
-    answer.ok();
-    let [lookup] = &right[..] else { panic!("a valid key costs {right:?}") };
+    let right = attempt(&stack, &tap, || bearer(&stack.key)).await;
+    right.answer.ok();
+    let [lookup] = &right.executed[..] else { panic!("a valid key costs {:?}", right.executed) };
+    let number = AtomicU32::new(0);
     let (mut first, mut attempts, mut told) = (None, 0, String::new());
-    for (kind, make) in kinds(&stack) {
+    for (kind, make) in KINDS {
         let mut times = Vec::new();
         for _ in 0..TIMES {
-            let (wrong, answer, took, executed) = attempt(&stack, &tap, &make).await;
-            answer.fault(401, "unauthorized");
-            let expected = Executed { values: values(lookup, &good, &wrong), ..lookup.clone() };
-            assert_eq!(executed, [expected], "{kind}: not the one statement, with the one hash");
-            assert_eq!(first.get_or_insert_with(|| shown(&answer)), &shown(&answer), "{kind}");
+            let wrong = attempt(&stack, &tap, || make(&stack, number.fetch_add(1, Ordering::Relaxed))).await;
+            wrong.answer.fault(401, "unauthorized");
+            let expected = Executed { values: values(lookup, &right.shown, &wrong.shown), ..lookup.clone() };
+            assert_eq!(wrong.executed, [expected], "{kind}: not the one statement, with the one hash");
+            assert_eq!(first.get_or_insert_with(|| shown(&wrong.answer)), &shown(&wrong.answer), "{kind}");
             attempts += 1;
-            times.push(took);
+            times.push(wrong.took);
         }
         times.sort();
         told += &format!(" {kind} {:.1?},", times[TIMES / 2]);
