@@ -6,13 +6,13 @@ use std::{
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
     sync::{Mutex, PoisonError},
-    time::Instant,
 };
 
 use common::{
     domain::ids::KeyId,
     env::{self, EnvError},
 };
+use tokio::time::Instant;
 
 use self::window::{Standing, Window};
 

@@ -4,8 +4,9 @@ use std::{
     collections::{HashMap, VecDeque},
     hash::Hash,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Instant,
 };
+
+use tokio::time::Instant;
 
 /// The length of the window, in seconds.
 pub const WINDOW_S: u64 = 60;
