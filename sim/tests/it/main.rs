@@ -1,0 +1,5 @@
+//! Properties of the pure parts, each held against hundreds or thousands of random cases.
+
+mod clock;
+mod hops;
+mod limits;
