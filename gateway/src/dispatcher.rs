@@ -2,7 +2,7 @@
 
 pub mod answer;
 pub mod answer_stream;
-mod ends;
+pub mod ends;
 mod followed;
 mod frames;
 mod notes;
@@ -26,7 +26,7 @@ use common::{
     },
     store::connection::Store,
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tracing::warn;
 
 use self::{
@@ -44,7 +44,7 @@ use crate::{
     prices::is_affordable,
     room::{Full, Room},
     stored_ends::StoredEnds,
-    waiter::{CallWaiter, Waiters, Wake},
+    waiter::Waiters,
 };
 
 /// A job that was stored this long after its publish budget was over was answered as refused, and is not run.
@@ -137,7 +137,7 @@ impl Dispatcher {
         let wake = match self.publish(job, place, trace).await {
             Ok(Published { was_known: false }) => {
                 let awaited = self.notes.awaited(account, id);
-                let wake = self.wait(&mut waiter, id, until).await?;
+                let wake = self.ends.wake(&mut waiter, id, until, &self.lifecycle).await?;
                 awaited.heard();
                 under_way.heard();
                 wake
@@ -359,15 +359,6 @@ impl Dispatcher {
                 warn!(message.id = %id, %error, "a message may not have been accepted");
                 Err(DispatchError::Unreachable { id, accepted: None })
             }
-        }
-    }
-
-    async fn wait(&self, waiter: &mut CallWaiter, id: MessageId, until: Instant) -> Result<Wake, DispatchError> {
-        tokio::select! {
-            wake = waiter.wait() => Ok(wake),
-            // Boxed: what is seldom needed takes no room of all who wait.
-            () = sleep_until(until) => Box::pin(self.ends.last_look(id)).await,
-            () = self.lifecycle.aborting() => Err(DispatchError::Timeout { id }),
         }
     }
 }

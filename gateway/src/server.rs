@@ -105,7 +105,7 @@ impl Server {
         metrics.count_waiters_with(move || counted.len() as u64);
         let replies = ReplyReceiver::subscribe(&connection, gateway).await?;
         lifecycle.spawn_background(upkeep::route_replies(replies, waiters.clone(), lifecycle.clone()));
-        let look = upkeep::look_after_waiters(ends.clone(), waiters.clone(), connection.clone(), lifecycle.clone());
+        let look = upkeep::look_after_waiters(ends.clone(), waiters.clone(), connection.link(), lifecycle.clone());
         lifecycle.spawn_background(look);
         let look = follow::upkeep::look_after(hub.clone(), ends, connection.clone(), lifecycle.clone());
         lifecycle.spawn_background(look);

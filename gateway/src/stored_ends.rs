@@ -1,15 +1,18 @@
 //! The ends of messages as the store has them: what every wake-up can fall back on.
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
 use common::{
     domain::{ids::MessageId, reply::Outcome},
     lifecycle::Lifecycle,
-    queue::connection::Connection,
+    queue::connection::Link,
     sabotage::{self, Bug},
-    store::connection::Store,
+    store::{connection::Store, error::StoreError},
 };
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval, timeout},
+};
 use tracing::{info, warn};
 
 /// How long the last look before a time-out may take.
@@ -17,15 +20,30 @@ const LAST_LOOK: Duration = Duration::from_secs(1);
 /// How often, and after how much waiting, the store is asked for ends whose frame was lost.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
 
-/// Finds ends in the store. Cheap to clone.
-#[derive(Clone)]
-pub struct StoredEnds {
-    store: Store,
+/// What has the ends of messages.
+pub trait HasEnds: Send + Sync {
+    /// The ends of those of `ids` that have ended.
+    fn outcomes(
+        &self,
+        ids: &[MessageId],
+    ) -> impl Future<Output = Result<Vec<(MessageId, Outcome)>, StoreError>> + Send;
 }
 
-impl StoredEnds {
+impl HasEnds for Store {
+    async fn outcomes(&self, ids: &[MessageId]) -> Result<Vec<(MessageId, Outcome)>, StoreError> {
+        Self::outcomes(self, ids).await
+    }
+}
+
+/// Finds ends in the store. Cheap to clone.
+#[derive(Clone)]
+pub struct StoredEnds<S = Store> {
+    store: S,
+}
+
+impl<S: HasEnds> StoredEnds<S> {
     /// Looks into `store`.
-    pub fn new(store: Store) -> Self {
+    pub fn new(store: S) -> Self {
         Self { store }
     }
 
@@ -50,16 +68,15 @@ impl StoredEnds {
     }
 
     /// Looks now and then for those who wait for a while, and for all after a reconnect: a core message that was sent
-    /// while the connection was down is gone. `waiting` names those who wait for at least so long, `tell` is given each
+    /// while the connection of `link` was down is gone. `waiting` names those who wait for at least so long, `tell` is given each
     /// end that is there. Runs until the lifecycle aborts.
     pub async fn look_after(
         &self,
-        connection: &Connection,
+        mut link: watch::Receiver<Link>,
         lifecycle: &Lifecycle,
         waiting: impl Fn(Duration) -> Vec<MessageId>,
         tell: impl Fn(MessageId, Outcome),
     ) {
-        let mut link = connection.link();
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

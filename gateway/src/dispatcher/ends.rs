@@ -7,21 +7,45 @@ use common::{
         ids::MessageId,
         reply::{Frame, FrameBody, Outcome},
     },
+    lifecycle::Lifecycle,
     retry::Pauses,
+    store::connection::Store,
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::answer::DispatchError;
-use crate::{stored_ends::StoredEnds, waiter::Wake};
+use crate::{
+    stored_ends::{HasEnds, StoredEnds},
+    waiter::{CallWaiter, Wake},
+};
 
 /// Finds the ends that callers wait for. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Ends(StoredEnds);
+pub struct Ends<S = Store>(StoredEnds<S>);
 
-impl Ends {
+impl<S: HasEnds> Ends<S> {
     /// Falls back on `stored`.
-    pub(super) fn new(stored: StoredEnds) -> Self {
+    pub fn new(stored: StoredEnds<S>) -> Self {
         Self(stored)
+    }
+
+    /// Waits until `waiter` is woken or the end of `id` is found, at most until `until`.
+    ///
+    /// # Errors
+    /// [`DispatchError::Timeout`] when there is no more time, here or for this caller.
+    pub async fn wake(
+        &self,
+        waiter: &mut CallWaiter,
+        id: MessageId,
+        until: Instant,
+        lifecycle: &Lifecycle,
+    ) -> Result<Wake, DispatchError> {
+        tokio::select! {
+            wake = waiter.wait() => Ok(wake),
+            // Boxed: what is seldom needed takes no room of all who wait.
+            () = sleep_until(until) => Box::pin(self.last_look(id)).await,
+            () = lifecycle.aborting() => Err(DispatchError::Timeout { id }),
+        }
     }
 
     /// The store has the last word before a time-out.
@@ -31,7 +55,10 @@ impl Ends {
     }
 
     /// The end that `wake` tells of, with its content; a large one is read from the store.
-    pub(super) async fn outcome(&self, id: MessageId, wake: Wake, until: Instant) -> Result<Outcome, DispatchError> {
+    ///
+    /// # Errors
+    /// [`DispatchError::Timeout`] when it could not be read in time.
+    pub async fn outcome(&self, id: MessageId, wake: Wake, until: Instant) -> Result<Outcome, DispatchError> {
         let told = match wake {
             Wake::Stored(outcome) => Some(*outcome),
             Wake::Frame(bytes) => match serde_json::from_slice::<Frame>(&bytes) {

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use common::{
     lifecycle::Lifecycle,
-    queue::{connection::Connection, replies::ReplyReceiver},
+    queue::{connection::Link, replies::ReplyReceiver},
 };
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    stored_ends::StoredEnds,
+    stored_ends::{HasEnds, StoredEnds},
     waiter::{Waiters, Wake},
 };
 
@@ -27,11 +27,16 @@ pub async fn route_replies(mut replies: ReplyReceiver, waiters: Arc<Waiters>, li
 }
 
 /// Finds the ends of those who have waited for a while, and of all after a reconnect.
-pub async fn look_after_waiters(ends: StoredEnds, waiters: Arc<Waiters>, connection: Connection, lifecycle: Lifecycle) {
+pub async fn look_after_waiters<S: HasEnds>(
+    ends: StoredEnds<S>,
+    waiters: Arc<Waiters>,
+    link: watch::Receiver<Link>,
+    lifecycle: Lifecycle,
+) {
     let waiting = |patience| {
         let before = Instant::now().checked_sub(patience);
         before.map_or_else(Vec::new, |before| waiters.waiting_since(before))
     };
     let tell = |id, outcome| waiters.wake(id, Wake::Stored(Box::new(outcome)));
-    ends.look_after(&connection, &lifecycle, waiting, tell).await;
+    ends.look_after(link, &lifecycle, waiting, tell).await;
 }

@@ -7,5 +7,5 @@ use crate::stored_ends::StoredEnds;
 
 /// Finds the ends of all that is followed, now and then and after each reconnect.
 pub async fn look_after(hub: Hub, ends: StoredEnds, connection: Connection, lifecycle: Lifecycle) {
-    ends.look_after(&connection, &lifecycle, |_| hub.followed(), |id, outcome| hub.tell(id, outcome)).await;
+    ends.look_after(connection.link(), &lifecycle, |_| hub.followed(), |id, outcome| hub.tell(id, outcome)).await;
 }
