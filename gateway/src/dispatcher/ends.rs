@@ -11,13 +11,16 @@ use common::{
     retry::Pauses,
     store::connection::Store,
 };
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::answer::DispatchError;
 use crate::{
     stored_ends::{HasEnds, StoredEnds},
     waiter::{CallWaiter, Wake},
 };
+
+/// How long an answer may take out of the store whose end was told when its caller's time was nearly up.
+const LAST_READ: Duration = Duration::from_secs(1);
 
 /// Finds the ends that callers wait for. Cheap to clone.
 #[derive(Clone)]
@@ -72,18 +75,20 @@ impl<S: HasEnds> Ends<S> {
         }
     }
 
-    /// Reads the end from the store, again and again while the store cannot be reached.
+    /// Reads the end from the store, again and again while the store cannot be reached. Returns by `until`, or 1 s after
+    /// its begin when that is later: a single look may take long, where the database is frozen.
     pub(super) async fn read_until(&self, id: MessageId, until: Instant) -> Result<Outcome, DispatchError> {
+        let until = until.max(Instant::now() + LAST_READ);
+        timeout_at(until, self.read(id)).await.map_err(|_| DispatchError::Timeout { id })
+    }
+
+    async fn read(&self, id: MessageId) -> Outcome {
         let mut pauses = Pauses::new(Duration::from_millis(50), Duration::from_secs(1), None);
         loop {
             if let Some(outcome) = self.0.find(id).await {
-                return Ok(outcome);
+                return outcome;
             }
-            let pause = pauses.next_pause().unwrap_or_default();
-            if Instant::now() + pause >= until {
-                return Err(DispatchError::Timeout { id });
-            }
-            sleep(pause).await;
+            sleep(pauses.next_pause().unwrap_or_default()).await;
         }
     }
 }

@@ -1,7 +1,5 @@
 //! What a worker says about a job to the caller on this gateway who waits for it.
 
-use std::time::Duration;
-
 use common::{
     domain::{
         ids::MessageId,
@@ -17,9 +15,6 @@ use crate::{
     placement::UnderWay,
     waiter::{StreamWaiter, Wake},
 };
-
-/// How long a large answer may take out of the store when its caller's time is up.
-const LAST_READ: Duration = Duration::from_secs(2);
 
 /// One thing that was said.
 pub(super) enum Heard {
@@ -92,8 +87,7 @@ impl Frames {
             },
         };
         if outcome.content_is_elsewhere() {
-            let until = self.until.max(Instant::now() + LAST_READ);
-            return self.ends.read_until(self.id, until).await.map(|outcome| Heard::Ended(outcome, of));
+            return self.ends.read_until(self.id, self.until).await.map(|outcome| Heard::Ended(outcome, of));
         }
         Ok(Heard::Ended(outcome, of))
     }
