@@ -1,5 +1,7 @@
 //! Properties of the pure parts, each held against hundreds or thousands of random cases.
 
 mod clock;
+mod ends;
 mod hops;
 mod limits;
+mod waiters;
