@@ -1,7 +1,6 @@
 //! The HTTP side: takes prompts from callers, has them run through the queue, and answers.
 
 pub mod admin;
-mod allocator;
 pub mod archive;
 pub mod auth;
 pub mod batch_command;

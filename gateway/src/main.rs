@@ -1,5 +1,7 @@
 //! The gateway process: serves the HTTP API, or runs one of the commands of operators and callers.
 
+mod allocator;
+
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};

@@ -2,7 +2,6 @@
 
 pub mod agent;
 pub mod agents;
-mod allocator;
 pub mod cancels;
 pub mod conclusion;
 pub mod config;

@@ -1,5 +1,7 @@
 //! The worker process: pulls jobs, runs agents, stores and returns what they say.
 
+mod allocator;
+
 use anyhow::{Context as _, Result};
 use common::{
     lifecycle::Lifecycle,
