@@ -23,10 +23,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(3);
 /// What has the ends of messages.
 pub trait HasEnds: Send + Sync {
     /// The ends of those of `ids` that have ended.
-    fn outcomes(
-        &self,
-        ids: &[MessageId],
-    ) -> impl Future<Output = Result<Vec<(MessageId, Outcome)>, StoreError>> + Send;
+    fn outcomes(&self, ids: &[MessageId])
+    -> impl Future<Output = Result<Vec<(MessageId, Outcome)>, StoreError>> + Send;
 }
 
 impl HasEnds for Store {

@@ -24,14 +24,14 @@ pub struct StreamBroken(&'static str);
 
 /// What a caller has been sent of an answer.
 #[derive(Debug, Default)]
-struct Sent {
+pub struct Sent {
     attempt: Option<Attempt>,
     text: String,
 }
 
 /// What a frame means for a caller.
 #[derive(Debug, PartialEq)]
-enum Step {
+pub enum Step {
     /// Nothing yet.
     Wait,
     /// More text.
@@ -43,7 +43,8 @@ enum Step {
 }
 
 impl Sent {
-    fn delta(&mut self, attempt: Attempt, at: usize, text: &str) -> Step {
+    /// A piece of `attempt`'s answer has come, which begins `at` so many bytes.
+    pub fn delta(&mut self, attempt: Attempt, at: usize, text: &str) -> Step {
         let mixes = sabotage::has(Bug::OldDelta);
         if !mixes && self.attempt.is_some_and(|current| attempt < current) {
             return Step::Wait;
@@ -64,7 +65,7 @@ impl Sent {
 
     /// An end that comes from another run than what was sent breaks the stream even where the texts agree: its worker
     /// is dead, and its caller is told so. `of` is unknown for an end that was found in the store.
-    fn end(&mut self, of: Option<Attempt>, outcome: &Outcome) -> Step {
+    pub fn end(&mut self, of: Option<Attempt>, outcome: &Outcome) -> Step {
         if sabotage::has(Bug::OldDelta) {
             let rest = outcome.content.as_ref().and_then(|whole| whole.get(self.text.len()..));
             return Step::End(rest.unwrap_or_default().to_owned());

@@ -93,12 +93,12 @@ impl Log {
 
     /// What the newest run has said and is missing cannot be read back: readers who have seen it go on, the others
     /// get it with the end.
-    pub(super) fn give_up_gap(&mut self) {
+    pub fn give_up_gap(&mut self) {
         self.is_gone = true;
     }
 
     /// What is missing may be read back after all.
-    pub(super) fn hope(&mut self) {
+    pub fn hope(&mut self) {
         self.is_gone = false;
     }
 
