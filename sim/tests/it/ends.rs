@@ -20,3 +20,8 @@ pub fn completed(content: &str, attempts: u32) -> Outcome {
         completed_at: Millis(2),
     }
 }
+
+/// The same without an answer.
+pub fn without_answer(status: MessageStatus, attempts: u32) -> Outcome {
+    Outcome { status, content: None, ..completed("", attempts) }
+}

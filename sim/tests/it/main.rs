@@ -2,6 +2,7 @@
 
 mod clock;
 mod ends;
+mod frames;
 mod hops;
 mod limits;
 mod waiters;
