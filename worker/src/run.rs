@@ -109,7 +109,7 @@ fn conclude(job: &Job, gatherer: &Gatherer, started_at: Millis, starts: u32, res
 }
 
 /// A provider's long pause is spent on the queue, without a slot, when nobody waits or the caller waits longer.
-fn later(job: &Job, gatherer: &Gatherer, error: &RunError) -> Option<Duration> {
+pub fn later(job: &Job, gatherer: &Gatherer, error: &RunError) -> Option<Duration> {
     let delay = error.retry_after?;
     let by = job.wait_until.unwrap_or(job.start_by);
     (!gatherer.has_spoken() && Millis::now().plus(delay) < by).then_some(delay)

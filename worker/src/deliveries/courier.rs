@@ -7,13 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use common::{
-    domain::{
-        delivery::{Delivery, Try},
-        endpoint::DisabledReason,
-        event::EventKind,
-        ids::EndpointId,
-        time::Millis,
-    },
+    domain::{delivery::Delivery, ids::EndpointId, time::Millis},
     lifecycle::Lifecycle,
     metrics::Metrics,
     outbound::guard::NoAddress,
@@ -21,7 +15,7 @@ use common::{
         claims::{Claim, Due, Token},
         connection::Store,
         error::StoreError,
-        settlements::{Settled, Settlement, Verdict},
+        settlements::{Settled, Settlement},
         targets::TargetId,
     },
 };
@@ -29,10 +23,10 @@ use tracing::{debug, error, info, warn};
 
 use super::{
     body,
-    post::{Parcel, Post, PostError, Receipt},
+    post::{Parcel, Post, PostError},
     round::Round,
-    schedule,
     settler::Settler,
+    tried::Tried,
 };
 
 /// How long a receiver is left alone when the database does not answer, or no name can be looked up.
@@ -68,29 +62,6 @@ enum NotTried {
     Store(#[from] StoreError),
     #[error("too many names are being looked up")]
     Busy,
-}
-
-/// What came of one request.
-struct Tried {
-    at: Millis,
-    took: Duration,
-    result: Result<Receipt, String>,
-    /// Whether another try could do no better.
-    is_final: bool,
-}
-
-impl Tried {
-    fn is_delivered(&self) -> bool {
-        self.result.as_ref().is_ok_and(|receipt| receipt.is_taken())
-    }
-
-    fn retry_after(&self) -> Option<Duration> {
-        self.result.as_ref().ok().and_then(|receipt| receipt.retry_after)
-    }
-
-    fn is_gone(&self) -> bool {
-        self.result.as_ref().is_ok_and(|receipt| receipt.is_gone())
-    }
 }
 
 impl Courier {
@@ -133,8 +104,8 @@ impl Courier {
             token: place.token,
             delivery: delivery.id,
             due_at: delivery.next_at,
-            verdict: verdict(&delivery, &tried),
-            tried: as_try(&delivery, &tried),
+            verdict: tried.verdict(&delivery, Millis::now()),
+            tried: tried.as_try(&delivery),
             then,
         };
         let Some(Settled { is_ours: true, failing_since }) = self.settler.settle(settlement).await else {
@@ -185,13 +156,7 @@ impl Courier {
 
     /// Switches an endpoint off that says it is gone, or that was tried in vain for days.
     async fn judge(&self, delivery: &Delivery, endpoint: EndpointId, tried: &Tried, failing_since: Option<Millis>) {
-        let reason = if tried.is_gone() {
-            DisabledReason::Gone
-        } else if failing_since.is_some_and(|since| schedule::is_hopeless(since, Millis::now())) {
-            DisabledReason::Failing
-        } else {
-            return;
-        };
+        let Some(reason) = tried.reason_to_switch_off(failing_since, Millis::now()) else { return };
         match self.store.disable_endpoint(delivery.account, endpoint, reason).await {
             Ok(true) => info!(endpoint.id = %endpoint, %reason, "a webhook endpoint was switched off"),
             Ok(false) => {}
@@ -209,26 +174,5 @@ impl Courier {
             }
             Err(error) => info!(delivery.id = %delivery.id, n, took_ms, error, "a webhook was not taken"),
         }
-    }
-}
-
-fn verdict(delivery: &Delivery, tried: &Tried) -> Verdict {
-    if tried.is_delivered() {
-        return Verdict::Delivered;
-    }
-    // Who tries an endpoint out wants to hear how it went, not to have it repeated for days.
-    if tried.is_final || tried.is_gone() || delivery.event == EventKind::WebhookTest {
-        return Verdict::Failed;
-    }
-    schedule::next_try(delivery.step + 1, tried.retry_after(), Millis::now()).map_or(Verdict::Failed, Verdict::Again)
-}
-
-fn as_try(delivery: &Delivery, tried: &Tried) -> Try {
-    Try {
-        n: delivery.tries + 1,
-        at: tried.at,
-        status: tried.result.as_ref().ok().map(|receipt| receipt.status),
-        error: tried.result.as_ref().err().cloned(),
-        duration_ms: u32::try_from(tried.took.as_millis()).unwrap_or(u32::MAX),
     }
 }

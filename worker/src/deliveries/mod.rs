@@ -8,3 +8,4 @@ pub mod round;
 pub mod schedule;
 pub mod sender;
 pub mod settler;
+pub mod tried;

@@ -33,6 +33,7 @@ impl ProvidersConfig {
 pub struct Registry {
     demo: Demo,
     openai: Option<OpenAi>,
+    others: Vec<Box<dyn Provider>>,
 }
 
 /// An agent asks for a provider that is not there.
@@ -59,7 +60,14 @@ impl Registry {
                  none are answered by `demo`, which only echoes"
             ),
         }
-        Ok(Self { demo: Demo, openai: config.openai.map(OpenAi::new).transpose()? })
+        Ok(Self { demo: Demo, openai: config.openai.map(OpenAi::new).transpose()?, others: Vec::new() })
+    }
+
+    /// The same and `provider`, for agents that name it.
+    #[must_use]
+    pub fn with(mut self, provider: impl Provider + 'static) -> Self {
+        self.others.push(Box::new(provider));
+        self
     }
 
     /// The provider for agents like `spec`: the one that it names, else `openai`, else `demo`.
@@ -69,7 +77,10 @@ impl Registry {
             None => Ok(openai.unwrap_or(&self.demo)),
             Some("openai") => openai.ok_or(ProviderMissing),
             Some("demo") => Ok(&self.demo),
-            Some(_) => Err(ProviderMissing),
+            Some(name) => {
+                let named = self.others.iter().find(|provider| provider.name() == name);
+                named.map(AsRef::as_ref).ok_or(ProviderMissing)
+            }
         }
     }
 }
