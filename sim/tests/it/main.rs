@@ -10,3 +10,4 @@ mod jobs;
 mod limits;
 mod retries;
 mod waiters;
+mod webhooks;
