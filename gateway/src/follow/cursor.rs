@@ -374,7 +374,7 @@ mod tests {
         for (n, at, text, change) in [
             (1, 2, "cd", Change::More),
             (2, 4, "ef", Change::More),
-            (4, 8, "ij", Change::None),
+            (4, 8, "ij", Change::Gap),
             (0, 0, "ab", Change::None),
         ] {
             assert_eq!(log.apply(delta(id, 1, n, at, text)), change, "{text}");

@@ -33,8 +33,10 @@ pub struct Log {
     /// Where `text` begins in the run's text, in bytes; above 0 when what was said before is gone.
     from: usize,
     text: String,
-    /// Whether what is missing of this run is gone: reading back has not brought it.
-    is_gone: bool,
+    /// How far into this run's text the last frame began that has come, whether or not it could be taken in.
+    seen: usize,
+    /// Where something is missing that reading back has not brought: it is gone.
+    gone_at: Option<usize>,
     pieces: Vec<Piece>,
     end: Option<Arc<Outcome>>,
 }
@@ -91,15 +93,17 @@ impl Log {
         self.text.get(at.checked_sub(self.from)?..end.checked_sub(self.from)?)
     }
 
-    /// What the newest run has said and is missing cannot be read back: readers who have seen it go on, the others
-    /// get it with the end.
+    /// What the newest run has said and is missing, if anything is, cannot be read back: readers who have seen it go on,
+    /// the others get it with the end. What is missing elsewhere may be.
     pub fn give_up_gap(&mut self) {
-        self.is_gone = true;
+        if self.seen > self.reach() {
+            self.gone_at = Some(self.reach());
+        }
     }
 
     /// What is missing may be read back after all.
     pub fn hope(&mut self) {
-        self.is_gone = false;
+        self.gone_at = None;
     }
 
     /// The piece that goes on after the first `at` bytes.
@@ -110,11 +114,13 @@ impl Log {
 
     fn delta(&mut self, attempt: Attempt, n: u32, at: usize, text: &str) -> Change {
         let Some(is_new) = self.turn_to(attempt) else { return Change::None };
-        if self.is_gone && self.text.is_empty() {
+        self.seen = self.seen.max(at);
+        let is_gone = self.gone_at == Some(self.reach());
+        if is_gone && self.text.is_empty() {
             self.from = at;
         }
         let Some(known) = self.reach().checked_sub(at) else {
-            return if self.is_gone { Change::None } else { Change::Gap };
+            return if is_gone { Change::None } else { Change::Gap };
         };
         match text.get(known..) {
             Some(new) if !new.is_empty() => {
@@ -134,7 +140,7 @@ impl Log {
         }
         let is_new = self.attempt != Some(attempt);
         if is_new {
-            (self.attempt, self.from, self.is_gone) = (Some(attempt), 0, false);
+            (self.attempt, self.from, self.seen, self.gone_at) = (Some(attempt), 0, 0, None);
             self.text.clear();
             self.pieces.clear();
         }
