@@ -1,6 +1,6 @@
 //! Readers of a message's events: cut off anywhere, they come back to any gateway and go on.
 
-use common::domain::reply::{Attempt, Frame};
+use common::domain::reply::{Attempt, Frame, FrameBody};
 use gateway::follow::{
     cursor::{Cursor, Step},
     log::{Change, Log},
@@ -161,12 +161,25 @@ impl Site {
     }
 
     fn hear(&mut self, gateway: usize, frame: Frame) {
-        match self.logs[gateway].apply(frame) {
-            Change::None | Change::More => {}
+        match self.logs[gateway].apply(frame.clone()) {
+            Change::More => {}
+            Change::None => {
+                let is_to_be_read_back = self.remembered > 0 || self.gaps[gateway];
+                assert!(is_to_be_read_back || !self.lacks(gateway, &frame), "a gap that nobody fills before {frame:?}");
+            }
             Change::Gap => self.gaps[gateway] = true,
             // It is in the store by then.
             Change::EndWithoutContent => drop(self.logs[gateway].finish(self.job.outcome.clone())),
         }
+    }
+
+    /// Whether a gateway does not have the text of `frame`, which is of the run that it tells of.
+    fn lacks(&self, gateway: usize, frame: &Frame) -> bool {
+        let FrameBody::Delta { at, .. } = frame.body else { return false };
+        let log = &self.logs[gateway];
+        let mut fresh = Reader::new(gateway);
+        while log.end().is_none() && fresh.step(&self.job, log) {}
+        fresh.told == Some(frame.attempt) && fresh.text.len() < at
     }
 
     fn send(&mut self, count: usize, lost: u8, twice: u8) {
@@ -182,17 +195,17 @@ impl Site {
     }
 
     fn read_back(&mut self, gateway: usize) {
+        // As the hub does it: given up first, since what is read back is taken in after that.
+        if std::mem::take(&mut self.gaps[gateway]) {
+            self.logs[gateway].give_up_gap();
+        }
         for place in self.remembered..self.sent {
             self.hear(gateway, self.job.sent[place].clone());
         }
-        let was_gap = std::mem::take(&mut self.gaps[gateway]);
         if self.remembered == 0 && !self.is_ended() {
             let mut fresh = Reader::new(gateway);
             while fresh.step(&self.job, &self.logs[gateway]) {}
             assert_eq!(fresh.text, self.job.newest_text(self.sent), "what was read back has no gap");
-        }
-        if was_gap {
-            self.logs[gateway].give_up_gap();
         }
     }
 
