@@ -1,6 +1,6 @@
 # What there is to do here. Settings: docs/settings.md. `exec`, so that a signal to make reaches what it runs.
 
-.PHONY: help run stop test test-deadline bench chaos chaos-full chaos-planted chaos-soak fuzz fmt lint check clean-data
+.PHONY: help run stop test test-deadline bench simulate chaos chaos-full chaos-planted chaos-soak fuzz fmt lint check clean-data
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -20,6 +20,9 @@ test-deadline: ## The one test that waits for the true five minutes
 
 bench: ## Measure, against a bare floor, and print one table
 	@exec scripts/bench $(ARGS)
+
+simulate: ## Hold the pure parts against tens of thousands of random cases; ARGS name which
+	@exec scripts/simulate $(ARGS)
 
 chaos: ## Kill, freeze and cut off parts of the product under traffic, and print what held; ARGS='--list' tells the rows
 	@exec scripts/chaos $(ARGS)

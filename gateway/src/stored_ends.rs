@@ -65,9 +65,9 @@ impl<S: HasEnds> StoredEnds<S> {
         found.inspect(|_| info!(message.id = %id, "found an answer at the deadline whose reply was missed"))
     }
 
-    /// Looks now and then for those who wait for a while, and for all after a reconnect: a core message that was sent
-    /// while the connection of `link` was down is gone. `waiting` names those who wait for at least so long, `tell` is given each
-    /// end that is there. Runs until the lifecycle aborts.
+    /// Looks now and then for those who wait for a while, and for all when `link` is up again: a core message that was
+    /// sent while it was down is gone. `waiting` names those who wait for at least so long, `tell` is given each end
+    /// that is there. Runs until the lifecycle aborts.
     pub async fn look_after(
         &self,
         mut link: watch::Receiver<Link>,

@@ -2,6 +2,7 @@
 
 mod acts;
 mod model;
+mod moves;
 
 use common::{
     domain::{

@@ -139,9 +139,10 @@ fn neighbour() -> impl Strategy<Value = (IpAddr, u8)> {
             let v4 = Ipv4Addr::new(203, 0, 113, place);
             (if mapped { v4.to_ipv6_mapped().into() } else { v4.into() }, place)
         }
-        _ => {
-            (Ipv6Addr::from_bits(0x2001_0db8_0000_0000_u128 + u128::from(place) << 64 | u128::from(host)).into(), place)
-        }
+        _ => (
+            Ipv6Addr::from_bits(((0x2001_0db8_0000_0000_u128 + u128::from(place)) << 64) | u128::from(host)).into(),
+            place,
+        ),
     })
 }
 

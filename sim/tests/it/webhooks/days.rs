@@ -112,7 +112,8 @@ impl Life<'_> {
         let is_due = due.iter().any(is_due) && self.courier.held_until <= self.now;
         let has_come = self.courier.visit(self.now, manner).await;
         assert_eq!(has_come, is_due, "what is due is tried, and nothing else");
-        for seen in self.courier.seen[before..].to_vec() {
+        for place in before..self.courier.seen.len() {
+            let seen = &self.courier.seen[place];
             assert!(self.is_on || seen.due.delivery.event == EventKind::WebhookTest, "it is off");
             self.heed(seen.manner);
         }

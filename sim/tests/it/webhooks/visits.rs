@@ -29,6 +29,11 @@ const TOOK: Duration = Duration::from_millis(40);
 /// How long one takes that nobody answers.
 const SILENCE: Duration = Duration::from_secs(20);
 
+/// How long a failing receiver that asks for nothing is left alone at most.
+const LONGEST_HOLD: Duration = Duration::from_mins(5);
+/// More tries than any case may have: ten for each event, and as many for each wish.
+const MANY: usize = 200;
+
 /// One try, as it was seen.
 #[derive(Clone, Debug)]
 pub struct Seen {
@@ -71,6 +76,8 @@ impl Courier<'_> {
                     judge(&due, manner, verdict, now);
                     let then = round.close(tried.is_delivered(), tried.took, tried.retry_after());
                     if let Then::Release(hold) = then {
+                        let asked = asked(manner);
+                        assert!(hold >= asked && hold <= asked.max(LONGEST_HOLD), "left alone for {hold:?}");
                         self.held_until = now.plus(hold);
                     }
                     let delivery = &due.delivery;
@@ -86,6 +93,7 @@ impl Courier<'_> {
                     };
                     let settled = self.store.settle(&[settlement], now).await.expect("to settle").remove(0);
                     self.seen.push(Seen { at: now, due, manner, verdict });
+                    assert!(self.seen.len() < MANY, "it is tried for ever");
                     if !settled.is_ours {
                         round.lose();
                     } else if let Some(reason) = tried.reason_to_switch_off(settled.failing_since, now) {
@@ -114,6 +122,14 @@ fn tried(at: Millis, manner: Manner) -> Tried {
     Tried { at, took, result, is_final: manner == Manner::Forbidden }
 }
 
+/// The pause that a receiver asks for, as far as it is heeded.
+fn asked(manner: Manner) -> Duration {
+    match manner {
+        Manner::FailsFor(seconds) => Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER),
+        _ => Duration::ZERO,
+    }
+}
+
 /// What has to become of a delivery.
 fn judge(due: &Due, manner: Manner, verdict: Verdict, now: Millis) {
     assert!(due.delivery.next_at <= now, "before its time");
@@ -127,10 +143,7 @@ fn judge(due: &Due, manner: Manner, verdict: Verdict, now: Millis) {
         (manner, Verdict::Again(at)) => {
             assert!(!is_last && !is_test, "one try too many");
             let pause = PAUSES[due.delivery.step as usize];
-            let asked = match manner {
-                Manner::FailsFor(seconds) => Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER),
-                _ => Duration::ZERO,
-            };
+            let asked = asked(manner);
             let given = at.since(now);
             assert!(given >= pause.max(asked) && given <= pause.mul_f64(1.2).max(asked), "{given:?} of {pause:?}");
         }
