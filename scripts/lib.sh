@@ -45,6 +45,11 @@ need_curl() {
   command -v curl >/dev/null || apt_install curl
 }
 
+# For the tests: they send what two servers could read differently through this one too. Each starts its own.
+need_nginx() {
+  PATH=$PATH:/usr/sbin command -v nginx >/dev/null || apt_install nginx-light
+}
+
 # A TCP port on the loopback that is free now.
 free_port() {
   python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'

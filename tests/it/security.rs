@@ -10,3 +10,5 @@ mod json_routes;
 mod operators_only;
 mod revocation;
 mod same_path;
+mod smuggling;
+mod smuggling_forms;

@@ -49,6 +49,11 @@ impl Caller {
         Self { url: gateway.url.clone(), ..self.clone() }
     }
 
+    /// At another address, as `http://host:port`: what stands in front of a gateway.
+    pub fn at_url(&self, url: &str) -> Self {
+        Self { url: url.to_owned(), ..self.clone() }
+    }
+
     /// From another address of the loopback.
     pub fn from(&self, address: [u8; 4]) -> Self {
         Self { client: client(Some(address.into())), ..self.clone() }

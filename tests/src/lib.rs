@@ -8,6 +8,7 @@ pub mod client;
 pub mod database;
 pub mod model;
 pub mod nats;
+pub mod nginx;
 pub mod operation;
 pub mod patience;
 pub mod postgres_tap;
