@@ -86,14 +86,15 @@ async fn behind_nginx_the_gateway_sees_the_requests_that_nginx_saw() {
     }
     let seen = nginx.answered();
     let text = |line: &Value, name: &str| line[name].as_str().unwrap_or_default().to_owned();
-    let understood = seen.iter().filter(|line| !text(line, "id").is_empty()).count();
-    assert_eq!(stack.metric(requests).await - before, understood as f64, "{seen:#?}");
+    let understood: Vec<_> = seen.iter().filter(|line| !text(line, "id").is_empty()).collect();
+    assert_eq!(stack.metric(requests).await - before, understood.len() as f64, "{seen:#?}");
     assert!(answered <= seen.len(), "{answered} answers to {} requests: {seen:#?}", seen.len());
 
     let count_of = |texts: Vec<String>| texts.iter().filter(|text| text.contains(SMUGGLED)).count();
-    let read_by_nginx = count_of(seen.iter().map(|line| text(line, "request")).collect());
+    let read_by_nginx = count_of(understood.iter().map(|line| text(line, "request")).collect());
     let run = count_of(model.calls().iter().map(|call| call.prompt().to_owned()).collect());
     assert_eq!(run, read_by_nginx, "a second request that nginx knew nothing of was run: {seen:#?}");
+    let understood = understood.len();
     let refused = seen.iter().filter(|line| text(line, "upstream").is_empty()).count();
     println!(
         "smuggling behind nginx: {sent} forms, {refused} requests refused by nginx, {understood} passed on and counted \
