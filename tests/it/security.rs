@@ -12,3 +12,5 @@ mod revocation;
 mod same_path;
 mod smuggling;
 mod smuggling_forms;
+mod ssrf;
+mod ssrf_addresses;

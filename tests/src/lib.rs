@@ -4,6 +4,7 @@ pub mod answer;
 pub mod batch;
 pub mod batch_server;
 pub mod caller;
+pub mod canary;
 pub mod client;
 pub mod database;
 pub mod model;
