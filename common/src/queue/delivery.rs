@@ -125,19 +125,7 @@ impl Delivery {
 
     /// The job in it.
     pub fn job(&self) -> Result<Job, EnvelopeError> {
-        let job: Result<Job, _> = serde_json::from_slice(&self.message.payload);
-        match job {
-            Ok(job) if job.v <= JOB_VERSION => Ok(job),
-            Ok(job) => Err(EnvelopeError::Newer(u64::from(job.v))),
-            Err(error) => Err(self
-                .version()
-                .filter(|v| *v > u64::from(JOB_VERSION))
-                .map_or(EnvelopeError::Malformed(error), EnvelopeError::Newer)),
-        }
-    }
-
-    fn version(&self) -> Option<u64> {
-        serde_json::from_slice::<serde_json::Value>(&self.message.payload).ok()?.get("v")?.as_u64()
+        job_in(&self.message.payload)
     }
 
     /// The job is done: whatever it caused is stored.
@@ -174,4 +162,23 @@ impl Delivery {
             Err(_) => warn!(subject = self.subject(), "could not answer the queue in time"),
         }
     }
+}
+
+/// The job in `payload`.
+///
+/// # Errors
+/// When it is none, or one of a newer version than we read.
+pub fn job_in(payload: &[u8]) -> Result<Job, EnvelopeError> {
+    let job: Result<Job, _> = serde_json::from_slice(payload);
+    match job {
+        Ok(job) if job.v <= JOB_VERSION => Ok(job),
+        Ok(job) => Err(EnvelopeError::Newer(u64::from(job.v))),
+        Err(error) => Err(version_of(payload)
+            .filter(|v| *v > u64::from(JOB_VERSION))
+            .map_or(EnvelopeError::Malformed(error), EnvelopeError::Newer)),
+    }
+}
+
+fn version_of(payload: &[u8]) -> Option<u64> {
+    serde_json::from_slice::<serde_json::Value>(payload).ok()?.get("v")?.as_u64()
 }

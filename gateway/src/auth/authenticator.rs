@@ -52,8 +52,9 @@ impl Authenticator {
     }
 }
 
-/// The key as it was sent: the bearer token, or else `X-API-Key`. Both at once have to agree.
-fn presented(headers: &HeaderMap) -> &[u8] {
+/// The key as it was sent: the bearer token, or else `X-API-Key`. Both at once have to agree;
+/// else, and without any, it is empty.
+pub fn presented(headers: &HeaderMap) -> &[u8] {
     let mut keys = headers.get_all(AUTHORIZATION).iter().filter_map(|value| bearer(value.as_bytes()));
     let mut named = headers.get_all(X_API_KEY).iter().map(|value| value.as_bytes().trim_ascii());
     let Some(first) = keys.next().or_else(|| named.next()) else { return NO_KEY };

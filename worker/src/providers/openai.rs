@@ -6,6 +6,7 @@
 mod answer;
 mod body;
 mod config;
+pub mod events;
 mod lines;
 mod refusal;
 mod request;

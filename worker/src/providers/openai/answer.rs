@@ -2,14 +2,14 @@
 
 use std::{pin::pin, time::Duration};
 
+use bytes::Bytes;
 use common::domain::message::Usage;
-use eventsource_stream::{Event, EventStreamError, Eventsource as _};
+use eventsource_stream::Event;
 use futures_util::{Stream, StreamExt as _, stream};
 
 use super::{
     body::{Body, MAX_ANSWER},
-    lines::Lines,
-    refusal,
+    events, refusal,
     wire::Chunk,
 };
 use crate::providers::provider::{ErrorKind, ProviderError, TextSink};
@@ -42,7 +42,7 @@ impl<'a, 'b> Answer<'a, 'b> {
 
     /// Reads a stream of events. Whatever goes wrong after the finish mark costs at most the usage.
     pub(super) async fn read_events(mut self, body: Body) -> Result<End, ProviderError> {
-        let mut events = pin!(events(body));
+        let mut events = pin!(events::read(pieces(body), MAX_ANSWER));
         while let Some(event) = self.next_event(&mut events).await {
             let taken = match event {
                 Ok(event) if event.data.trim() == "[DONE]" => {
@@ -127,17 +127,7 @@ impl<'a, 'b> Answer<'a, 'b> {
     }
 }
 
-/// The events in `body`.
-fn events(body: Body) -> impl Stream<Item = Result<Event, ProviderError>> {
-    let lines = stream::try_unfold((body, Lines::new(MAX_ANSWER)), |(mut body, mut lines)| async move {
-        let Some(piece) = body.next().await? else { return Ok(None) };
-        let whole = lines.push(&piece).map_err(|error| ProviderError::new(ErrorKind::Protocol).because(error))?;
-        Ok(Some((whole, (body, lines))))
-    });
-    lines.eventsource().map(|event| {
-        event.map_err(|error| match error {
-            EventStreamError::Transport(error) => error,
-            EventStreamError::Utf8(_) | EventStreamError::Parser(_) => ProviderError::new(ErrorKind::Protocol),
-        })
-    })
+/// The pieces of `body`.
+fn pieces(body: Body) -> impl Stream<Item = Result<Bytes, ProviderError>> {
+    stream::try_unfold(body, |mut body| async { Ok(body.next().await?.map(|piece| (piece, body))) })
 }
