@@ -7,6 +7,8 @@ mod cross_account;
 mod first_start;
 mod hostile_json;
 mod json_routes;
+mod nats_permissions;
+mod nats_subjects;
 mod operators_only;
 mod revocation;
 mod same_path;

@@ -9,6 +9,7 @@ pub mod client;
 pub mod database;
 pub mod model;
 pub mod nats;
+pub mod nats_wire;
 pub mod nginx;
 pub mod operation;
 pub mod patience;
