@@ -2,7 +2,7 @@
 
 use std::{
     net::TcpListener,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
@@ -16,34 +16,54 @@ use crate::process::Process;
 /// The password of every user of a test's server.
 pub const PASSWORD: &str = "for-tests";
 
+/// The configuration that is shipped.
+pub const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../nats.conf");
+
 /// A running nats-server.
 pub struct Nats {
     process: Process,
-    folder: std::path::PathBuf,
+    setup: Setup,
     port: u16,
     monitor_port: u16,
 }
 
+/// How a server is started.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Where it stores, and has its log.
+    pub folder: PathBuf,
+    /// Its configuration.
+    pub configuration: PathBuf,
+    /// What stands before its command, such as a program that watches it.
+    pub before: Vec<String>,
+}
+
 impl Nats {
-    /// Starts one on free ports, storing under `folder`.
+    /// Starts one on free ports with the configuration that is shipped, storing under `folder`.
     pub async fn start(folder: &Path) -> Result<Self> {
-        let mut nats = Self::on_free_ports(folder)?;
+        let configuration = SHIPPED.into();
+        Self::start_as(Setup { folder: folder.to_owned(), configuration, before: Vec::new() }).await
+    }
+
+    /// Starts one on free ports.
+    pub async fn start_as(setup: Setup) -> Result<Self> {
+        let mut nats = Self::on_free_ports(setup.clone())?;
         let mut up = nats.wait_until_up().await;
         // A port may be taken between the look and the use of it.
         for _ in 0..5 {
             if up.is_ok() {
                 break;
             }
-            nats = Self::on_free_ports(folder)?;
+            nats = Self::on_free_ports(setup.clone())?;
             up = nats.wait_until_up().await;
         }
         up.map(|()| nats)
     }
 
-    fn on_free_ports(folder: &Path) -> Result<Self> {
+    fn on_free_ports(setup: Setup) -> Result<Self> {
         let (port, monitor_port) = (free_port()?, free_port()?);
-        let process = spawn(folder, port, monitor_port)?;
-        Ok(Self { process, folder: folder.to_owned(), port, monitor_port })
+        let process = spawn(&setup, port, monitor_port)?;
+        Ok(Self { process, setup, port, monitor_port })
     }
 
     /// Where clients connect.
@@ -64,7 +84,7 @@ impl Nats {
     /// Starts it again on the same ports and files after it was killed.
     pub async fn restart(&mut self) -> Result<()> {
         self.process.kill();
-        self.process = spawn(&self.folder, self.port, self.monitor_port)?;
+        self.process = spawn(&self.setup, self.port, self.monitor_port)?;
         self.wait_until_up().await
     }
 
@@ -82,10 +102,14 @@ impl Nats {
     }
 }
 
-fn spawn(folder: &Path, port: u16, monitor_port: u16) -> Result<Process> {
-    let mut command = Command::new(binary());
+fn spawn(setup: &Setup, port: u16, monitor_port: u16) -> Result<Process> {
+    let folder = &setup.folder;
+    let words: Vec<String> = setup.before.iter().cloned().chain([binary()]).collect();
+    let mut command = Command::new(&words[0]);
     command
-        .args(["-c", concat!(env!("CARGO_MANIFEST_DIR"), "/../nats.conf")])
+        .args(&words[1..])
+        .arg("-c")
+        .arg(&setup.configuration)
         .env("NATS_HOST", "127.0.0.1")
         .env("NATS_PORT", port.to_string())
         .env("NATS_MONITOR_PORT", monitor_port.to_string())

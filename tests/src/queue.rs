@@ -47,6 +47,13 @@ impl Queue {
         queue
     }
 
+    /// Makes the streams on `nats`, which stores in `folder`.
+    pub async fn on(nats: Nats, folder: TempDir) -> Self {
+        let queue = Self { nats, _folder: folder };
+        queue.migrate(limits()).await;
+        queue
+    }
+
     /// Brings the streams to `limits`, as `gateway migrate` does.
     pub async fn migrate(&self, limits: StreamLimits) {
         let control = Control::connect(&config(&self.nats, QueueRole::Admin)).await.expect("a connection");

@@ -23,7 +23,7 @@ pub use self::operator::Ran;
 use crate::{
     database::Database,
     model::ModelServer,
-    nats::{Nats, PASSWORD},
+    nats::{Nats, PASSWORD, SHIPPED, Setup},
     process::{Process, binary},
 };
 
@@ -66,6 +66,7 @@ pub struct Builder {
     settings: BTreeMap<String, String>,
     agent: Value,
     queue_folder: Option<PathBuf>,
+    nats_configuration: PathBuf,
 }
 
 impl Stack {
@@ -74,7 +75,8 @@ impl Stack {
         let agent = json!({ "name": "Assistant", "model": "demo", "provider": "demo" });
         // Each queue is some files that have to reach the disk, and few are enough for most tests.
         let settings = BTreeMap::from([("FRONTDESK_SLOTS".to_owned(), "4".to_owned())]);
-        Builder { database, gateways: 1, workers: 1, settings, agent, queue_folder: None }
+        let nats_configuration = SHIPPED.into();
+        Builder { database, gateways: 1, workers: 1, settings, agent, queue_folder: None, nats_configuration }
     }
 
     /// The same with an agent that talks to the scripted `model`.
@@ -303,6 +305,12 @@ impl Builder {
         self
     }
 
+    /// With another configuration of NATS than the one that is shipped.
+    pub fn nats_configuration(mut self, file: &Path) -> Self {
+        self.nats_configuration = file.to_owned();
+        self
+    }
+
     /// Starts it.
     pub async fn start(self) -> Stack {
         self.try_start().await.expect("the stack starts")
@@ -310,7 +318,12 @@ impl Builder {
 
     async fn try_start(self) -> Result<Stack> {
         let folder = TempDir::new()?;
-        let nats = Nats::start(self.queue_folder.as_deref().unwrap_or(folder.path())).await?;
+        let nats = Nats::start_as(Setup {
+            folder: self.queue_folder.unwrap_or_else(|| folder.path().to_owned()),
+            configuration: self.nats_configuration,
+            before: Vec::new(),
+        });
+        let nats = nats.await?;
         let mut stack = Stack {
             gateways: Vec::new(),
             workers: Vec::new(),
