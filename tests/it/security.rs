@@ -3,6 +3,7 @@
 mod auth_failures;
 mod body_sizes;
 mod canaries;
+mod control_characters;
 mod cross_account;
 mod durability;
 mod first_start;
