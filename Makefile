@@ -1,6 +1,6 @@
 # What there is to do here. Settings: docs/settings.md. `exec`, so that a signal to make reaches what it runs.
 
-.PHONY: help run stop test test-deadline bench simulate chaos chaos-full chaos-planted chaos-soak fuzz fmt lint check clean-data
+.PHONY: help run stop test test-deadline bench simulate chaos chaos-full chaos-planted chaos-soak fuzz fuzz-parsers fmt lint check clean-data
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -38,6 +38,9 @@ chaos-soak: ## Every row, again and again for four hours, with another seed each
 
 fuzz: ## Send schemathesis with all its checks over the API of a stack of its own; ARGS are passed on
 	@exec scripts/fuzz $(ARGS)
+
+fuzz-parsers: ## Fuzz what is read from others byte by byte, SECONDS=60 each of five targets; ARGS name some of them
+	@SECONDS_EACH=$(or $(SECONDS),60) exec scripts/fuzz-parsers $(ARGS)
 
 fmt: ## Format the code
 	@cargo fmt --all

@@ -17,5 +17,6 @@ mod same_path;
 mod slow_sockets;
 mod smuggling;
 mod smuggling_forms;
+mod smuggling_heads;
 mod ssrf;
 mod ssrf_addresses;
