@@ -59,7 +59,10 @@ impl Lines {
     fn close(&mut self, whole: &mut String) {
         let mut line = self.open.as_slice();
         if std::mem::take(&mut self.at_start) {
-            line = line.strip_prefix(MARK).unwrap_or(line);
+            // However many there are: the crate panics on each that is left.
+            while let Some(rest) = line.strip_prefix(MARK) {
+                line = rest;
+            }
         }
         if line.is_empty() {
             self.event_bytes = 0;
@@ -91,6 +94,14 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn no_mark_is_left_in_front() {
+        assert_eq!(
+            lines(&["\u{feff}\u{feff}\u{feff}data: a\u{feff}\n\u{feff}".as_bytes(), b"\n"]),
+            "data: a\u{feff}\n\u{feff}\n"
+        );
     }
 
     #[test]
