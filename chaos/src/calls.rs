@@ -18,6 +18,8 @@ pub enum Manner {
     Stream,
     /// `POST /api/v1/messages`, then asks for the end.
     Submit,
+    /// The same once, without an `Idempotency-Key`: whatever comes of it, it is not sent again.
+    Unkeyed,
     /// `POST /api/v1/webhook`, and is called back.
     Webhook,
     /// `POST /api/v1/batches`, then reads the results.
@@ -25,7 +27,8 @@ pub enum Manner {
 }
 
 /// All manners.
-pub const MANNERS: [Manner; 5] = [Manner::Sync, Manner::Stream, Manner::Submit, Manner::Webhook, Manner::Batch];
+pub const MANNERS: [Manner; 6] =
+    [Manner::Sync, Manner::Stream, Manner::Submit, Manner::Unkeyed, Manner::Webhook, Manner::Batch];
 
 impl fmt::Display for Manner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -33,6 +36,7 @@ impl fmt::Display for Manner {
             Self::Sync => "sync",
             Self::Stream => "stream",
             Self::Submit => "submit",
+            Self::Unkeyed => "unkeyed",
             Self::Webhook => "webhook",
             Self::Batch => "batch",
         })
@@ -65,6 +69,8 @@ pub struct Call {
     pub ids: Vec<String>,
     /// Whether an answer said that it is kept.
     pub accepted: bool,
+    /// Whether an answer said that it is not, and there was no other.
+    pub refused: bool,
     /// The nonce of each prompt with its answer, once there is one.
     pub answers: BTreeMap<String, Option<String>>,
     /// All its requests.
@@ -79,7 +85,17 @@ impl Call {
     /// A call with these nonces that has asked nothing yet.
     pub fn new(manner: Manner, key: String, nonces: impl IntoIterator<Item = String>) -> Self {
         let answers = nonces.into_iter().map(|nonce| (nonce, None)).collect();
-        Self { manner, key, ids: Vec::new(), accepted: false, answers, asks: Vec::new(), is_told: true, done: false }
+        Self {
+            manner,
+            key,
+            ids: Vec::new(),
+            accepted: false,
+            refused: false,
+            answers,
+            asks: Vec::new(),
+            is_told: true,
+            done: false,
+        }
     }
 
     /// Notes an id that an answer named.

@@ -15,6 +15,8 @@ use crate::{
 
 /// A request may end this much after the deadline.
 const LATE: Duration = Duration::from_secs(2);
+/// However busy the machine is, this is no delay.
+const HUNG: Duration = Duration::from_secs(30);
 /// The body of a batch has no deadline: it is answered when its last line is on the queue, and one whose gateway died is
 /// taken up by another when its lease of 20 s is over.
 const ENQUEUED: Duration = Duration::from_secs(60);
@@ -156,7 +158,12 @@ fn phantom(evidence: &Evidence<'_>) -> Vec<Fault> {
         evidence.calls.iter().flat_map(|call| call.answers.keys()).map(String::as_str).collect();
     let is_known = |prompt: &str| nonce_in(prompt).is_some_and(|nonce| attempted.contains(nonce));
     let unknown = evidence.store.messages.values().filter(|message| !is_known(&message.prompt));
-    list(Check::Phantom, "stored, and attempted by nobody", unknown.map(|message| message.id.clone()))
+    let mut faults = list(Check::Phantom, "stored, and attempted by nobody", unknown.map(|message| message.id.clone()));
+    // With a key it may have come in with an earlier request.
+    let refused = evidence.calls.iter().filter(|call| call.manner == Manner::Unkeyed && call.refused);
+    let kept = refused.flat_map(|call| &call.ids).filter(|id| evidence.store.messages.contains_key(&plain(id)));
+    faults.extend(list(Check::Phantom, "refused, and stored", kept.cloned()));
+    faults
 }
 
 fn twice(evidence: &Evidence<'_>) -> Vec<Fault> {
@@ -196,6 +203,8 @@ fn wait(evidence: &Evidence<'_>) -> Vec<Fault> {
         faults.push(Fault::of(Check::Wait, format!("{} still wait", evidence.waiters)));
     }
     let asks = evidence.calls.iter().flat_map(|call| call.asks.iter().map(move |ask| (call, ask)));
+    let hung = asks.clone().filter(|(_, ask)| ask.took > DEADLINE + HUNG && ask.route != "POST /api/v1/batches");
+    faults.extend(list(Check::Wait, "never ended", hung.map(|(call, ask)| format!("{} of {}", ask.route, call.key))));
     let limit = |route| if route == "POST /api/v1/batches" { ENQUEUED } else { DEADLINE + LATE };
     let late = asks.filter(|(_, ask)| ask.took > limit(ask.route));
     let late = late.map(|(call, ask)| format!("{} of {} after {:?}", ask.route, call.key, ask.took));
@@ -424,7 +433,7 @@ mod tests {
 
     #[test]
     fn each_rule_sees_what_breaks_it() {
-        let breaks: [(&[Check], Break); 22] = [
+        let breaks: [(&[Check], Break); 24] = [
             (&[Check::Valid], |row| row.met[0].1 = 1),
             (&[Check::Valid], |row| row.calls[0].done = false),
             (&[Check::Lost, Check::Truth], |row| row.message().status = "in_progress".to_owned()),
@@ -435,6 +444,9 @@ mod tests {
                 row.message().batch = Some(plain(ID));
             }),
             (&[Check::Phantom], |row| row.message().prompt = "nobody asked".to_owned()),
+            (&[Check::Phantom], |row| {
+                (row.calls[0].manner, row.calls[0].refused) = (Manner::Unkeyed, true);
+            }),
             (&[Check::Twice], |row| {
                 let other = message("01a2265c-7d04-7000-8000-05a3610ff74a", "nonce-1.");
                 row.store.charges.insert(other.id.clone(), vec![other.tokens]);
@@ -446,6 +458,7 @@ mod tests {
             (&[Check::Twice], |row| row.received = vec![told("msg_1"), told("msg_2")]),
             (&[Check::Wait], |row| row.waiters = 1.0),
             (&[Check::Wait], |row| row.calls[0].asks[0].took = Duration::from_secs(13)),
+            (&[Check::Wait], |row| row.calls[0].asks[0].took = Duration::from_secs(60)),
             (&[Check::Right], |row| {
                 row.calls[0].answers.insert("nonce-1.".to_owned(), Some("nonce-2.".to_owned()));
             }),

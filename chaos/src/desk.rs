@@ -95,6 +95,9 @@ impl Desk {
             began: at,
             took: began.elapsed(),
         });
+        if let Some(answer) = answer.as_ref().filter(|_| route.starts_with("POST")) {
+            note(call, answer);
+        }
         answer
     }
 
@@ -118,9 +121,6 @@ impl Desk {
         let until = Instant::now() + self.patience;
         for place in first.. {
             let answer = self.ask(call, route, make(place)).await;
-            if let Some(answer) = answer.as_ref().filter(|_| route.starts_with("POST")) {
-                note(call, answer);
-            }
             match answer {
                 Some(answer) if !answer.is_passing() => return Some(answer),
                 _ if Instant::now() > until => return None,
@@ -136,6 +136,7 @@ fn note(call: &mut Call, answer: &Answer) {
     let body = answer.json();
     let is_kept = body["accepted"] == true || matches!(answer.status, 200 | 202);
     call.accepted |= is_kept;
+    call.refused = body["accepted"] == false && !call.accepted;
     let id = body["batch_id"].as_str().or(body["message_id"].as_str()).or(answer.message_id.as_deref());
     if let Some(id) = id {
         call.named(id);

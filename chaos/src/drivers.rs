@@ -12,6 +12,7 @@ use crate::{
     desk::{Answer, Desk},
 };
 
+const MESSAGES: &str = "/api/v1/messages";
 /// A long-poll lasts this many seconds.
 const POLL: u32 = 5;
 
@@ -26,6 +27,7 @@ pub async fn call(desk: &Desk, manner: Manner, key: &str, lines: usize, gateway:
         Manner::Sync => sync(desk, &mut call, gateway).await,
         Manner::Stream => stream(desk, &mut call, gateway).await,
         Manner::Submit => submit(desk, &mut call, gateway).await,
+        Manner::Unkeyed => unkeyed(desk, &mut call, gateway).await,
         Manner::Webhook => webhook(desk, &mut call, gateway).await,
         Manner::Batch => submit_batch(desk, &mut call, gateway).await,
     }
@@ -51,11 +53,31 @@ async fn stream(desk: &Desk, call: &mut Call, gateway: usize) {
 async fn submit(desk: &Desk, call: &mut Call, gateway: usize) {
     let body = json!({ "employee_id": desk.agent, "prompt": prompt(desk, call) });
     let answer = keyed(desk, call, "POST /api/v1/messages", gateway, &body).await;
+    ended(desk, call, gateway, answer).await;
+}
+
+/// Nobody sends it again: what was accepted ends, or is lost.
+async fn unkeyed(desk: &Desk, call: &mut Call, gateway: usize) {
+    let body = json!({ "employee_id": desk.agent, "prompt": prompt(desk, call) });
+    let request = desk.request(gateway, Method::POST, MESSAGES).header("content-type", "application/json");
+    let answer = desk.ask(call, "POST /api/v1/messages", request.body(body.to_string())).await;
+    ended(desk, call, gateway, answer).await;
+}
+
+/// Waits for the end of the message that `answer` tells of.
+async fn ended(desk: &Desk, call: &mut Call, gateway: usize, answer: Option<Answer>) {
     let Some(id) = accepted_id(answer) else { return };
     let end = poll(desk, call, gateway, "GET /api/v1/messages/{id}", &format!("/api/v1/messages/{id}")).await;
     if let Some(message) = end.filter(|message| message["status"] == "completed") {
         answered(call, message["content"].as_str());
     }
+}
+
+/// Sends a call that was answered once more with its key, through `gateway`; gives the id and the answer.
+pub async fn again(desk: &Desk, call: &Call, gateway: usize) -> Option<(String, String)> {
+    let body = json!({ "employee_id": desk.agent, "prompt": prompt(desk, call) });
+    let answer = keyed(desk, &mut call.clone(), "POST /api/v1/chat", gateway, &body).await?.json();
+    Some((answer["message_id"].as_str()?.to_owned(), answer["content"].as_str()?.to_owned()))
 }
 
 /// Whether its answer came is seen at the receiver.

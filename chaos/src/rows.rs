@@ -220,6 +220,17 @@ impl Row {
         matches!(self, Self::ModelMisbehaves | Self::Poisoned)
     }
 
+    /// Whether it breaks connections between callers and gateways.
+    pub fn cuts_callers_off(self) -> bool {
+        match self {
+            Self::GatewayKilled | Self::CrashAccept | Self::BatchGatewayKilled | Self::SqliteKilled => true,
+            // One that is told to stop closes its door.
+            Self::GatewayStopped | Self::RollingRestart => true,
+            Self::LinksReset | Self::CallersGone => true,
+            _ => false,
+        }
+    }
+
     /// How long after the fault the first call has to succeed.
     pub fn back_within(self) -> Duration {
         Duration::from_secs(match self {

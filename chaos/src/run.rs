@@ -8,9 +8,10 @@ use common::{lifecycle::Lifecycle, sabotage::Bug};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    calls::{Call, MANNERS, Manner},
-    checks::{Check, Evidence, faults, leaks},
+    calls::{Call, Calls, MANNERS, Manner},
+    checks::{Check, Evidence, Fault, faults, leaks},
     desk::Desk,
+    drivers,
     ledger::Entry,
     rows::{Met, Place, Row, fault},
     site::{Footprint, LITTLE_PATIENCE, Site},
@@ -21,6 +22,8 @@ use crate::{
 /// How long the receiver of webhooks may have to wait after all else has come to rest: a delivery that a dead worker had
 /// begun is tried again when its lease is over.
 const TOLD_WITHIN: Duration = Duration::from_secs(60);
+/// So many of those who were answered ask again at the end.
+const ASKED_AGAIN: usize = 10;
 /// Until what was opened in the row is closed again.
 const CLOSED_WITHIN: Duration = Duration::from_secs(15);
 
@@ -103,6 +106,10 @@ async fn judge(
     if !failures.is_empty() && !row.may_fail() {
         all.push(fault(Check::Lost, format!("ended without an answer: {failures:?}")));
     }
+    if !row.cuts_callers_off() {
+        all.extend(unanswered(&calls));
+    }
+    all.extend(asked_again(site, row, &calls).await);
     all.extend(row.own_faults(site, &calls, &store));
     all.sort_by_key(|fault| fault.check);
     Ok(Entry {
@@ -126,6 +133,33 @@ fn first_success(calls: &[Call], healed: Duration) -> Duration {
     }
     let good = asks.iter().filter(|ask| matches!(ask.status, Some(200 | 202)));
     good.map(|ask| ask.began + ask.took - healed).min().unwrap_or(Duration::MAX)
+}
+
+/// Requests without any answer. A stream breaks off when its worker dies, and says so in this way.
+fn unanswered(calls: &[Call]) -> Vec<Fault> {
+    let whole = calls.iter().filter(|call| call.manner != Manner::Stream);
+    let without = whole.flat_map(|call| &call.asks).filter(|ask| ask.status.is_none()).count();
+    if without == 0 { Vec::new() } else { vec![fault(Check::Code, format!("{without} requests had no answer"))] }
+}
+
+/// Some of those who were answered ask again with their keys, at every gateway: the id and the answer are the same.
+async fn asked_again(site: &Site, row: Row, calls: &[Call]) -> Vec<Fault> {
+    let desk = Desk { preface: row.preface(), calls: Calls::begin(), ..site.desk("again") };
+    let answered = calls.iter().filter(|call| call.manner == Manner::Sync && call.done);
+    let mut others = Vec::new();
+    for call in answered.take(ASKED_AGAIN) {
+        for gateway in 0..desk.urls.len() {
+            let again = drivers::again(&desk, call, gateway).await;
+            let before = call.ids.first().cloned().zip(call.answers.values().next().cloned().flatten());
+            if again != before {
+                others.push(format!("{}: {before:?}, then {again:?}", call.key));
+            }
+        }
+    }
+    match others.first() {
+        None => Vec::new(),
+        Some(first) => vec![fault(Check::Retry, format!("{} answers were others later, first {first}", others.len()))],
+    }
 }
 
 /// Waits until the receiver has heard of every end that it was to be told of.
