@@ -220,6 +220,15 @@ impl Row {
         matches!(self, Self::ModelMisbehaves | Self::Poisoned)
     }
 
+    /// Whether it kills nobody, and leaves no publish and no end in doubt.
+    pub fn spares_all(self) -> bool {
+        match self {
+            Self::LongJobs | Self::SlowReaders | Self::EnvelopesAgain => true,
+            Self::ReceiversFail | Self::ModelMisbehaves | Self::KeysRevoked | Self::AddressesForged => true,
+            _ => false,
+        }
+    }
+
     /// Whether it breaks connections between callers and gateways.
     pub fn cuts_callers_off(self) -> bool {
         match self {

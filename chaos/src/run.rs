@@ -109,6 +109,9 @@ async fn judge(
     if !row.cuts_callers_off() {
         all.extend(unanswered(&calls));
     }
+    if row.spares_all() {
+        all.extend(miscounted(site, &store).await);
+    }
     all.extend(asked_again(site, row, &calls).await);
     all.extend(row.own_faults(site, &calls, &store));
     all.sort_by_key(|fault| fault.check);
@@ -140,6 +143,17 @@ fn unanswered(calls: &[Call]) -> Vec<Fault> {
     let whole = calls.iter().filter(|call| call.manner != Manner::Stream);
     let without = whole.flat_map(|call| &call.asks).filter(|ask| ask.status.is_none()).count();
     if without == 0 { Vec::new() } else { vec![fault(Check::Code, format!("{without} requests had no answer"))] }
+}
+
+/// What gateways and workers have counted, where none of them died and nothing was in doubt: it is what is stored.
+async fn miscounted(site: &Site, store: &Store) -> Vec<Fault> {
+    let [accepted, finished] = site.counted().await;
+    let (all, ended) = (store.messages.len(), store.ended().len());
+    if (accepted, finished) == (all, ended) {
+        return Vec::new();
+    }
+    let found = format!("{accepted} accepted and {finished} finished in the metrics, {all} and {ended} stored");
+    vec![fault(Check::Truth, found)]
 }
 
 /// Some of those who were answered ask again with their keys, at every gateway: the id and the answer are the same.

@@ -184,6 +184,19 @@ impl Site {
         waiters
     }
 
+    /// How many jobs the gateways that live have had accepted, and how many ends the workers that live have stored.
+    pub async fn counted(&self) -> [usize; 2] {
+        let mut counted = [0.0; 2];
+        for gateway in &self.stack.gateways {
+            counted[0] += metric(self.stack.client(), &gateway.metrics_url, "frontdesk_jobs_accepted_total").await;
+        }
+        for worker in 0..self.stack.workers.len() {
+            let url = self.stack.worker_metrics_url(worker);
+            counted[1] += metric(self.stack.client(), &url, "frontdesk_jobs_finished_total").await;
+        }
+        counted.map(|count| count as usize)
+    }
+
     /// What the processes hold now.
     pub async fn footprint(&self) -> Result<Footprint> {
         let gateways = self.stack.gateways.iter().map(|gateway| gateway.process.id());
