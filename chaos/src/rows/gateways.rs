@@ -14,12 +14,10 @@ use crate::{
 
 /// All callers are there within this time.
 const GATHERED_WITHIN: Duration = Duration::from_secs(20);
-/// Of a hundred callers and more, about half wait at the first gateway: fewer than these are not all.
-const FEWEST: u64 = 25;
 
 /// It dies while callers wait, and comes back on its address later.
-pub(super) async fn killed(site: &mut Site) -> Result<Met> {
-    let waiting = until_gathered(site).await;
+pub(super) async fn killed(site: &mut Site, gathered: u64) -> Result<Met> {
+    let waiting = until_gathered(site, gathered).await;
     site.stack.gateways[0].process.kill();
     sleep(Duration::from_secs(1)).await;
     site.stack.restart_gateway(0).await;
@@ -27,8 +25,8 @@ pub(super) async fn killed(site: &mut Site) -> Result<Met> {
 }
 
 /// It is told to stop while callers wait, answers them all, and comes back.
-pub(super) async fn stopped(site: &mut Site) -> Result<Met> {
-    let waiting = until_gathered(site).await;
+pub(super) async fn stopped(site: &mut Site, gathered: u64) -> Result<Met> {
+    let waiting = until_gathered(site, gathered).await;
     site.stack.gateways[0].process.signal("TERM");
     let told = site.calls.elapsed();
     let ended = site.stack.gateways[0].process.ended(Duration::from_secs(60)).await;
@@ -58,14 +56,14 @@ fn cut_off(calls: &[Call], told: Duration) -> Vec<Fault> {
     }
 }
 
-/// Waits until callers wait at the first gateway; gives how many.
-async fn until_gathered(site: &Site) -> u64 {
+/// Waits until so many callers wait at the first gateway, and no more come; gives how many.
+async fn until_gathered(site: &Site, gathered: u64) -> u64 {
     let (until, mut most) = (Instant::now() + GATHERED_WITHIN, 0);
     while Instant::now() < until {
         let url = &site.stack.gateways[0].metrics_url;
         let waiting = tests::stack::metric(site.stack.client(), url, "frontdesk_waiters").await as u64;
         // No more come: those who are there are all.
-        if waiting <= most && most >= FEWEST {
+        if waiting <= most && most >= gathered {
             return most;
         }
         most = most.max(waiting);
