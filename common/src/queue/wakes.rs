@@ -27,9 +27,8 @@ use crate::{domain::job::Lane, lifecycle::Lifecycle};
 
 /// Between two messages of one process. The first after a pause leaves at once.
 const PAUSE: Duration = Duration::from_millis(5);
-/// Once a process has to drop what it has, jobs are handed back: those that are noted within this time of each other are
-/// told of.
-const LAST_NOTES: Duration = Duration::from_millis(100);
+/// How long jobs are handed back once a process has to drop what it has.
+const LAST_NOTES: Duration = Duration::from_millis(50);
 const LANES: usize = Lane::ALL.len();
 
 /// A set of slot queues.
@@ -111,7 +110,7 @@ impl Wakes {
 }
 
 /// Tells of what was noted until nobody can note any more; when all that is left has to be dropped, of what is handed
-/// back then, until nothing more is.
+/// back then.
 async fn tell(
     connection: Connection,
     noted: Arc<[AtomicU64; LANES]>,
@@ -121,7 +120,10 @@ async fn tell(
     loop {
         let goes_on = tokio::select! {
             some = some.recv() => some.is_some(),
-            () = lifecycle.aborting() => matches!(timeout(LAST_NOTES, some.recv()).await, Ok(Some(()))),
+            () = lifecycle.aborting() => {
+                sleep(LAST_NOTES).await;
+                false
+            }
         };
         if connection.wait_until_up(REQUEST_TIMEOUT).await {
             send(&connection, SlotSet(std::array::from_fn(|lane| noted[lane].swap(0, Ordering::AcqRel)))).await;
