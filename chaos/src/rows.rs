@@ -136,7 +136,8 @@ impl Row {
         match self {
             // An answer of two words has four pieces.
             Self::LongJobs => (all_at_once(size(30, 150)), millis(3_400)),
-            Self::WorkerHurried => (all_at_once(size(30, 150)), millis(1_200)),
+            // Few enough for the slots of those who are left.
+            Self::WorkerHurried => (all_at_once(size(30, 100)), millis(1_200)),
             Self::StreamsCut => (Plan { manners: vec![Manner::Stream], ..all_at_once(size(60, 300)) }, millis(400)),
             Self::GatewayKilled => (all_at_once(size(100, 500)), millis(750)),
             Self::GatewayStopped => (all_at_once(size(100, 200)), millis(750)),
@@ -244,7 +245,8 @@ impl Row {
     pub fn back_within(self) -> Duration {
         Duration::from_secs(match self {
             Self::NatsKilled => 3,
-            Self::BatchGatewayKilled => 40,
+            // A batch whose gateway died is taken up when its lease of 20 s is over.
+            Self::BatchGatewayKilled | Self::CrashAccept => 40,
             _ => 5,
         })
     }
