@@ -172,7 +172,7 @@ impl Committer {
                 rest.delivery.ack().await;
             }
         }
-        if sabotage::has(Bug::ReplyBeforeCommit) {
+        if sabotage::has(Bug::ReplyBeforeCommit) || sabotage::has(Bug::AckBeforeCommit) {
             // Until what was said has left.
             sleep(Duration::from_millis(50)).await;
         }
