@@ -159,7 +159,8 @@ async fn miscounted(site: &Site, store: &Store) -> Vec<Fault> {
 /// Some of those who were answered ask again with their keys, at every gateway: the id and the answer are the same.
 async fn asked_again(site: &Site, row: Row, calls: &[Call]) -> Vec<Fault> {
     let desk = Desk { preface: row.preface(), calls: Calls::begin(), ..site.desk("again") };
-    let answered = calls.iter().filter(|call| call.manner == Manner::Sync && call.done);
+    let answered =
+        calls.iter().filter(|call| call.manner == Manner::Sync && call.done && call.key.starts_with("nonce-call"));
     let mut others = Vec::new();
     for call in answered.take(ASKED_AGAIN) {
         for gateway in 0..desk.urls.len() {
