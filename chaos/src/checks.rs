@@ -111,6 +111,8 @@ pub struct Evidence<'a> {
     pub at_once: usize,
     /// Who waits at the end.
     pub waiters: f64,
+    /// How long a request may take, but for the body of a batch.
+    pub limit: Duration,
     /// How long the first request after the fault took to succeed, without end if none did, and how long it may.
     pub back: (Duration, Duration),
 }
@@ -205,7 +207,7 @@ fn wait(evidence: &Evidence<'_>) -> Vec<Fault> {
     let asks = evidence.calls.iter().flat_map(|call| call.asks.iter().map(move |ask| (call, ask)));
     let hung = asks.clone().filter(|(_, ask)| ask.took > DEADLINE + HUNG && ask.route != "POST /api/v1/batches");
     faults.extend(list(Check::Wait, "never ended", hung.map(|(call, ask)| format!("{} of {}", ask.route, call.key))));
-    let limit = |route| if route == "POST /api/v1/batches" { ENQUEUED } else { DEADLINE + LATE };
+    let limit = |route| if route == "POST /api/v1/batches" { ENQUEUED } else { evidence.limit + LATE };
     let late = asks.filter(|(_, ask)| ask.took > limit(ask.route));
     let late = late.map(|(call, ask)| format!("{} of {} after {:?}", ask.route, call.key, ask.took));
     faults.extend(list(Check::Wait, "ended too late", late).into_iter().map(|fault| Fault { is_time: true, ..fault }));
@@ -386,6 +388,7 @@ mod tests {
                 met: &self.met,
                 footprints: [before, after],
                 at_once: 1,
+                limit: DEADLINE,
                 waiters: self.waiters,
                 back: (self.back, Duration::from_secs(5)),
             };

@@ -19,7 +19,7 @@ use common::sabotage;
 use crate::{
     calls::{Call, MANNERS, Manner},
     checks::{Check, Fault},
-    site::Site,
+    site::{DEADLINE, Site},
     store::Store,
     traffic::{Plan, Traffic},
 };
@@ -227,6 +227,15 @@ impl Row {
             Self::LongJobs | Self::SlowReaders | Self::EnvelopesAgain => true,
             Self::ReceiversFail | Self::ModelMisbehaves | Self::KeysRevoked | Self::AddressesForged => true,
             _ => false,
+        }
+    }
+
+    /// How long a request may take. A database that does not answer is waited for 15 s, which is more than the deadline of
+    /// these rows, and less than the one that is shipped.
+    pub fn longest_wait(self) -> Duration {
+        match self {
+            Self::DatabaseGone | Self::PostgresRestarted => Duration::from_secs(15),
+            _ => DEADLINE,
         }
     }
 

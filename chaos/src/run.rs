@@ -97,6 +97,7 @@ async fn judge(
         met: &met.counts,
         footprints: [&before, &after],
         at_once,
+        limit: row.longest_wait(),
         waiters: site.waiters().await,
         back: (back, row.back_within()),
     });

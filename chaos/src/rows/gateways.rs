@@ -27,8 +27,8 @@ pub(super) async fn killed(site: &mut Site, gathered: u64) -> Result<Met> {
 /// It is told to stop while callers wait, answers them all, and comes back.
 pub(super) async fn stopped(site: &mut Site, gathered: u64) -> Result<Met> {
     let waiting = until_gathered(site, gathered).await;
-    site.stack.gateways[0].process.signal("TERM");
     let told = site.calls.elapsed();
+    site.stack.gateways[0].process.signal("TERM");
     let ended = site.stack.gateways[0].process.ended(Duration::from_secs(60)).await;
     let mut met = Met::at_least("callers waiting", waiting, 10);
     if ended.ok() != Some(0) {
