@@ -326,7 +326,7 @@ fn list(check: Check, what: &str, things: impl IntoIterator<Item = String>) -> V
 }
 
 /// The nonce in a stored prompt: it ends with a full stop.
-fn nonce_in(prompt: &str) -> Option<&str> {
+pub fn nonce_in(prompt: &str) -> Option<&str> {
     let from = prompt.find("nonce-")?;
     let length = prompt[from..].find('.')?;
     Some(&prompt[from..=from + length])

@@ -185,6 +185,8 @@ impl Row {
         match self {
             Self::QueueFull => &[("FRONTDESK_JOBS_MAX_MESSAGES", "40")],
             Self::QueueBytesFull => &[("FRONTDESK_JOBS_MAX_BYTES", "320000")],
+            // All callers' jobs run at once.
+            Self::GatewayKilled => &[("FRONTDESK_CONCURRENCY", "256")],
             Self::WorkerHurried => &[("FRONTDESK_WORKER_GRACE", "1s")],
             Self::Poisoned => &[("POISON", workers::POISON), ("FRONTDESK_MAX_STARTS", "5")],
             Self::AddressesForged => &[("FRONTDESK_TRUSTED_PROXIES", "127.0.0.1")],

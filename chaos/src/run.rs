@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     calls::{Call, Calls, MANNERS, Manner},
-    checks::{Check, Evidence, Fault, faults, leaks},
+    checks::{Check, Evidence, Fault, faults, leaks, nonce_in},
     desk::Desk,
     drivers,
     ledger::Entry,
@@ -103,7 +103,10 @@ async fn judge(
     });
     all.extend(met.faults);
     all.extend(Store::broken(&site.stack.database_url)?.map(|said| fault(Check::Truth, said)));
-    let failures = store.failures();
+    // Without a key, what came too late for its caller to know is not run.
+    let in_doubt = calls.iter().filter(|call| call.manner == Manner::Unkeyed && !call.accepted);
+    let in_doubt: BTreeSet<&str> = in_doubt.flat_map(|call| call.answers.keys()).map(String::as_str).collect();
+    let failures = store.failures(|message| nonce_in(&message.prompt).is_some_and(|nonce| in_doubt.contains(nonce)));
     if !failures.is_empty() && !row.may_fail() {
         all.push(fault(Check::Lost, format!("ended without an answer: {failures:?}")));
     }

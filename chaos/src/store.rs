@@ -98,10 +98,11 @@ impl Store {
         Ok(Some(query(url, "PRAGMA integrity_check")?).filter(|said| said != "ok"))
     }
 
-    /// How many messages ended without an answer, by why.
-    pub fn failures(&self) -> BTreeMap<&str, usize> {
+    /// How many messages ended without an answer, by why; but for those that `may_fail`.
+    pub fn failures(&self, may_fail: impl Fn(&Message) -> bool) -> BTreeMap<&str, usize> {
         let mut failures = BTreeMap::new();
-        for message in self.messages.values().filter(|message| message.has_ended() && message.status != "completed") {
+        let failed = self.messages.values().filter(|message| message.has_ended() && message.status != "completed");
+        for message in failed.filter(|message| !may_fail(message)) {
             *failures.entry(message.failure.as_str()).or_default() += 1;
         }
         failures

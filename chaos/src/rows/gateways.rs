@@ -108,6 +108,9 @@ pub(super) async fn all_restarted(site: &mut Site) -> Result<Met> {
         site.stack.gateways[gateway].process.signal("TERM");
         site.stack.gateways[gateway].process.ended(Duration::from_secs(60)).await?;
         site.stack.restart_gateway(gateway).await;
+        // As who restarts one after the other does.
+        until_ready(site, gateway).await;
+        sleep(Duration::from_secs(1)).await;
     }
     for _ in 0..workers {
         site.stack.add_worker().await;
@@ -116,6 +119,18 @@ pub(super) async fn all_restarted(site: &mut Site) -> Result<Met> {
         worker.ended(Duration::from_secs(60)).await?;
     }
     Ok(Met::times("processes restarted", gateways + workers))
+}
+
+async fn until_ready(site: &Site, gateway: usize) {
+    let until = Instant::now() + GATHERED_WITHIN;
+    let url = format!("{}/readyz", site.stack.gateways[gateway].url);
+    while Instant::now() < until {
+        let answer = site.stack.client().get(&url).send().await;
+        if answer.is_ok_and(|answer| answer.status() == 200) {
+            return;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// Nobody had to try twice.
