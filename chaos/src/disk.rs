@@ -29,6 +29,11 @@ impl Disk {
         Ok(Self { folder })
     }
 
+    /// Whether one can be mounted here.
+    pub fn is_possible() -> bool {
+        Self::mount(1).is_ok()
+    }
+
     /// Where it is.
     pub fn path(&self) -> PathBuf {
         self.folder.path().to_owned()

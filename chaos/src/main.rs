@@ -46,7 +46,11 @@ async fn main() -> Result<()> {
 async fn all(options: &Options, seed: u64) -> Result<()> {
     let mut entries = Vec::new();
     for (number, row) in options.rows.iter().copied().enumerate() {
-        for database in options.databases_of(row, number) {
+        let databases = options.databases_of(row, number);
+        if databases.is_empty() {
+            eprintln!("{}: left out, it cannot be run here", row.name());
+        }
+        for database in databases {
             eprintln!("{}: {} ({database:?})", row.name(), row.what());
             let entry = run::run(Trial { row, database, seed, is_full: options.is_full, bug: None }).await?;
             for fault in &entry.faults {

@@ -19,6 +19,7 @@ use common::sabotage;
 use crate::{
     calls::{Call, MANNERS, Manner},
     checks::{Check, Fault},
+    disk::Disk,
     site::{DEADLINE, Site},
     store::Store,
     traffic::{Plan, Traffic},
@@ -197,12 +198,13 @@ impl Row {
         }
     }
 
-    /// Whether it makes sense there, and in this build.
+    /// Whether it makes sense there, in this build, and on this machine.
     pub fn runs_on(self, database: Database) -> bool {
         match self {
             Self::DatabaseGone | Self::PostgresRestarted => database == Database::Postgres,
             Self::SqliteKilled => database == Database::Sqlite,
             Self::CrashRun | Self::CrashAccept | Self::Poisoned => sabotage::IS_BUILT_IN,
+            Self::DiskFull => Disk::is_possible(),
             _ => true,
         }
     }
