@@ -227,11 +227,8 @@ impl Row {
 
     /// Whether it kills nobody, and leaves no publish and no end in doubt.
     pub fn spares_all(self) -> bool {
-        match self {
-            Self::LongJobs | Self::SlowReaders | Self::EnvelopesAgain => true,
-            Self::ReceiversFail | Self::ModelMisbehaves | Self::KeysRevoked | Self::AddressesForged => true,
-            _ => false,
-        }
+        const OUTSIDE: [Row; 4] = [Row::ReceiversFail, Row::ModelMisbehaves, Row::KeysRevoked, Row::AddressesForged];
+        matches!(self, Self::LongJobs | Self::SlowReaders | Self::EnvelopesAgain) || OUTSIDE.contains(&self)
     }
 
     /// How long a request may take. A database that does not answer is waited for 15 s, which is more than the deadline of
@@ -245,13 +242,16 @@ impl Row {
 
     /// Whether it breaks connections between callers and gateways.
     pub fn cuts_callers_off(self) -> bool {
-        match self {
-            Self::GatewayKilled | Self::CrashAccept | Self::BatchGatewayKilled | Self::SqliteKilled => true,
-            // One that is told to stop closes its door.
-            Self::GatewayStopped | Self::RollingRestart => true,
-            Self::LinksReset | Self::CallersGone => true,
-            _ => false,
-        }
+        // One that is told to stop closes its door.
+        let ends_gateways = [
+            Self::GatewayKilled,
+            Self::GatewayStopped,
+            Self::CrashAccept,
+            Self::BatchGatewayKilled,
+            Self::SqliteKilled,
+            Self::RollingRestart,
+        ];
+        ends_gateways.contains(&self) || matches!(self, Self::LinksReset | Self::CallersGone)
     }
 
     /// How long after the fault the first call has to succeed.
