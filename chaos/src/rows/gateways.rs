@@ -135,8 +135,10 @@ async fn until_ready(site: &Site, gateway: usize) {
 
 /// Nobody had to try twice.
 pub(super) fn one_retry_was_enough(calls: &[Call]) -> Vec<Fault> {
-    let failures = |call: &&Call| call.asks.iter().filter(|ask| !matches!(ask.status, Some(200 | 202))).count() > 1;
-    let failed: Vec<_> = calls.iter().filter(failures).map(|call| call.key.clone()).collect();
+    let is_failure = |status: &Option<u16>| !matches!(status, Some(200 | 202));
+    let statuses = |call: &Call| call.asks.iter().map(|ask| ask.status).collect::<Vec<_>>();
+    let failed = calls.iter().filter(|call| statuses(call).iter().filter(|status| is_failure(status)).count() > 1);
+    let failed: Vec<_> = failed.map(|call| format!("{} ({}): {:?}", call.key, call.manner, statuses(call))).collect();
     if failed.is_empty() {
         return Vec::new();
     }

@@ -89,8 +89,10 @@ impl Store {
         .await
     }
 
+    /// The tries that `deliveries` know of: one that came in after they were read would not fit what they say.
     async fn tries(&self, deliveries: &[Delivery]) -> Result<HashMap<DeliveryId, Vec<Try>>, StoreError> {
         use webhook_try::{Column, Entity};
+        let known: HashMap<_, _> = deliveries.iter().map(|delivery| (delivery.id, delivery.tries)).collect();
         let mut found: HashMap<_, Vec<_>> = HashMap::new();
         for portion in sql::portions(deliveries.len()) {
             let rows = Entity::find()
@@ -98,7 +100,10 @@ impl Store {
                 .order_by_asc(Column::DeliveryId)
                 .order_by_asc(Column::N);
             for row in rows.all(&self.db).await? {
-                found.entry(DeliveryId(row.delivery_id)).or_default().push(try_from_row(row)?);
+                let (id, tried) = (DeliveryId(row.delivery_id), try_from_row(row)?);
+                if known.get(&id).is_some_and(|known| tried.n <= *known) {
+                    found.entry(id).or_default().push(tried);
+                }
             }
         }
         Ok(found)
@@ -241,6 +246,25 @@ mod tests {
             let one = store.delivery(owner, all[0].0.id).await.expect("an answer");
             assert_eq!(one.as_ref(), Some(&all[0]));
             assert!(store.delivery(other, all[0].0.id).await.expect("an answer").is_none());
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_try_that_came_in_between_is_not_told_of() {
+        on_each_database(async |store| {
+            let owner = account(&store).await.id;
+            endpoint(&store, owner, &[]).await;
+            store.finish(&[completed(&notifying(owner), "done")]).await.expect("to finish");
+            let now = Millis::now();
+            let claim = claims(&store, Class::Untried, now).await.remove(0);
+            let before = claim.deliveries[0].delivery.clone();
+            store.settle(&[tried(&claim, &claim.deliveries[0], Verdict::Failed, PAUSE, now)], now).await.expect("lost");
+            let after = store.delivery(owner, before.id).await.expect("an answer").expect("the delivery").0;
+            for (read, told) in [(before, 0), (after, 1)] {
+                let tries = store.tries(&[read]).await.expect("tries");
+                assert_eq!(tries.values().map(Vec::len).sum::<usize>(), told);
+            }
         })
         .await;
     }
