@@ -251,7 +251,7 @@ impl Row {
             Self::SqliteKilled,
             Self::RollingRestart,
         ];
-        ends_gateways.contains(&self) || matches!(self, Self::LinksReset | Self::CallersGone)
+        ends_gateways.contains(&self) || matches!(self, Self::LinksReset | Self::LinksSlow | Self::CallersGone)
     }
 
     /// How long after the fault the first call has to succeed.

@@ -80,7 +80,9 @@ async fn run(desk: Desk, plan: Plan, seed: u64, tasks: Lifecycle, is_enough: Arc
         if is_enough.load(Ordering::Relaxed) {
             break;
         }
-        let (manner, gateway) = (plan.manners[random.random_range(0..plan.manners.len())], random.random_range(0..2));
+        let manner = plan.manners[random.random_range(0..plan.manners.len())];
+        // Where all want the same, each gateway has half of them.
+        let gateway = if plan.manners.len() == 1 { number % 2 } else { random.random_range(0..2) };
         let place = places.clone().acquire_owned().await;
         let (key, lines, desk) = (format!("nonce-{}-{number}", desk.name), plan.lines, desk.clone());
         calls.push(tasks.spawn(async move {
