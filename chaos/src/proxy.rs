@@ -112,8 +112,10 @@ async fn connect(mut client: TcpStream, server: SocketAddr, mut orders: Orders) 
         let up = pump(from_client, to_server, Direction::Up, orders.mode.clone());
         let down = pump(from_server, to_client, Direction::Down, orders.mode);
         tokio::select! {
-            done = async { tokio::try_join!(up, down) } => done.is_err(),
+            biased;
+            // What was kept is lost, also when the mode changes at the same moment.
             _ = orders.cut.changed() => true,
+            done = async { tokio::try_join!(up, down) } => done.is_err(),
         }
     };
     if was_cut {
