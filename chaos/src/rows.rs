@@ -303,7 +303,7 @@ impl Row {
             Self::CrashRun => crashes::of_workers(site, traffic, times(2, 10)).await,
             Self::CrashAccept => crashes::of_a_gateway(site, traffic, times(1, 10)).await,
             Self::GatewayKilled => gateways::killed(site, times(35, 200) as u64).await,
-            Self::GatewayStopped => gateways::stopped(site, times(35, 80) as u64).await,
+            Self::GatewayStopped => gateways::stopped(site, traffic, times(35, 80) as u64).await,
             Self::NatsKilled => queue::killed(site, times(4, 20)).await,
             Self::NatsFrozen => queue::frozen(site).await,
             Self::LinksReset => links::reset(site, times(5, 50)).await,

@@ -10,6 +10,7 @@ use crate::{
     calls::Call,
     checks::{Check, Fault},
     site::Site,
+    traffic::Traffic,
 };
 
 /// All callers are there within this time.
@@ -25,7 +26,7 @@ pub(super) async fn killed(site: &mut Site, gathered: u64) -> Result<Met> {
 }
 
 /// It is told to stop while callers wait, answers them all, and comes back.
-pub(super) async fn stopped(site: &mut Site, gathered: u64) -> Result<Met> {
+pub(super) async fn stopped(site: &mut Site, traffic: &Traffic, gathered: u64) -> Result<Met> {
     let waiting = until_gathered(site, gathered).await;
     let told = site.calls.elapsed();
     site.stack.gateways[0].process.signal("TERM");
@@ -35,6 +36,8 @@ pub(super) async fn stopped(site: &mut Site, gathered: u64) -> Result<Met> {
         met.faults.push(fault(Check::Valid, "the gateway did not end by itself".to_owned()));
     }
     site.stack.restart_gateway(0).await;
+    // Who was cut off is noted when they have come to their end elsewhere.
+    traffic.ended().await;
     met.faults.extend(cut_off(&site.calls.all(), told));
     Ok(met)
 }
