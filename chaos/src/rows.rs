@@ -103,6 +103,8 @@ pub enum Place {
 pub struct Met {
     /// What happened, how often, and how often it had to.
     pub counts: Vec<(String, u64, u64)>,
+    /// When all was well again, from the beginning of the row; `None` when that is now.
+    pub healed: Option<Duration>,
     /// What else is to be told.
     pub notes: Vec<String>,
     /// What is wrong already.

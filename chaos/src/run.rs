@@ -70,7 +70,7 @@ pub async fn run(trial: Trial) -> Result<Entry> {
     let desk = Desk { hangs_up_within: row.hangs_up_within(), preface: row.preface(), ..site.desk("call") };
     let traffic = Traffic::start(desk, plan, seed, &tasks);
     let mut met = row.torment(&mut site, &traffic, is_full).await?;
-    let healed = site.calls.elapsed();
+    let healed = met.healed.unwrap_or_else(|| site.calls.elapsed());
     traffic.over().await;
     if let Err(error) = site.settle().await {
         met.faults.push(fault(Check::Back, error.to_string()));

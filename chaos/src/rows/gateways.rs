@@ -36,6 +36,7 @@ pub(super) async fn stopped(site: &mut Site, traffic: &Traffic, gathered: u64) -
         met.faults.push(fault(Check::Valid, "the gateway did not end by itself".to_owned()));
     }
     site.stack.restart_gateway(0).await;
+    met.healed = Some(site.calls.elapsed());
     // Who was cut off is noted when they have come to their end elsewhere.
     traffic.ended().await;
     met.faults.extend(cut_off(&site.calls.all(), told));
